@@ -1,0 +1,275 @@
+"""Settings of a workspace: defaults < adstool.toml < ADSTOOL_* environment < command-line flags."""
+
+from __future__ import annotations
+
+import dataclasses
+import difflib
+import os
+import tomllib
+from collections.abc import Mapping
+from dataclasses import dataclass, field, fields
+from pathlib import Path
+from typing import Any, get_type_hints
+
+from adstool.errors import AdstoolError
+
+
+@dataclass(frozen=True)
+class Action:
+    """One engagement type: every action is a label, and the rankers have a head for it."""
+
+    name: str
+    kind: str = "binary"  # binary | duration | count
+    weight: float = 1.0  # in the utility; negative for unwanted actions
+    positive: bool = True  # counts as engagement in histories and interests
+    window_hours: float = 24.0  # the action belongs to an impression at most this much earlier
+
+
+@dataclass(frozen=True)
+class Format:
+    """One ad format: its slots and the chance that each slot is seen."""
+
+    name: str = "standard"
+    slots: int = 3
+    exposure: tuple[float, ...] = (1.0, 0.8, 0.6)
+
+
+@dataclass(frozen=True)
+class WarehouseSettings:
+    """How DuckDB is used."""
+
+    memory_limit: str = "1GB"
+    threads: int = 0  # 0: all cores
+    lock_wait_seconds: float = 30.0  # how long a second writer waits
+
+
+@dataclass(frozen=True)
+class ContentSettings:
+    """Which CLIP embeds items, and how."""
+
+    model: str = "adstool-small"  # any open_clip name, or the small CLIP that ships with adstool
+    pretrained: str = ""  # open_clip tag or a checkpoint file; empty: the shipped weights
+    precision: str = "auto"  # auto | fp32 | bf16
+    batch_size: int = 64
+
+
+@dataclass(frozen=True)
+class FeatureSettings:
+    """How examples and features are made from the log."""
+
+    item_type: str = "auto"  # auto | ad | pin: what is ranked; auto takes ads if any was shown
+    half_life_days: tuple[float, ...] = (1.0, 14.0)  # decay of the counters
+    history_length: int = 50  # last engagements kept a user
+    min_count: int = 5  # ids seen less often in training share the unknown buckets
+    unknown_buckets: int = 16
+    valid_fraction: float = 0.1  # of the examples, by time
+    test_fraction: float = 0.2  # the last of the examples, by time
+
+
+@dataclass(frozen=True)
+class TrainingSettings:
+    """Defaults of every `train` verb; --set key=value changes one."""
+
+    epochs: int = 10
+    batch_size: int = 2048
+    learning_rate: float = 1e-3
+    seed: int = 0
+    patience: int = 2  # epochs without a better validation loss before stopping
+
+
+@dataclass(frozen=True)
+class FunnelSettings:
+    """How many candidates each stage keeps."""
+
+    retrieve: int = 2000  # candidates of all sources together
+    lightweight: int = 200  # kept by the lightweight ranker
+    slate: int = 10  # shown
+
+
+@dataclass(frozen=True)
+class AuctionSettings:
+    """The rule that prices a slate."""
+
+    rule: str = "gsp"  # first_price | gsp | vcg
+    reserve: float = 0.01
+    utility_weight: float = 0.1  # money a unit of user utility is worth in the ranking
+
+
+@dataclass(frozen=True)
+class QuantizationSettings:
+    """The limits a quantized model must stay within."""
+
+    max_ne_loss: float = 0.0005  # relative rise of normalized entropy
+    max_calibration_shift: float = 0.01
+    min_topk_overlap: float = 0.95
+
+
+@dataclass(frozen=True)
+class EvaluationSettings:
+    """How offline evaluation is run."""
+
+    bootstrap: int = 200  # resamples of users behind every interval
+    requests: int = 200  # logged requests replayed through the funnel
+    truth: str = ""  # folder of a synthetic world's truth; empty: beside the ingested files
+
+
+_DEFAULT_ACTIONS = (
+    Action("click", weight=1.0),
+    Action("long_click", weight=2.0),
+    Action("save", weight=4.0),
+    Action("hide", weight=-10.0, positive=False),
+)
+
+
+@dataclass(frozen=True)
+class Settings:
+    """All settings; `origins` tells where each `section.key` that is not a default came from."""
+
+    actions: tuple[Action, ...] = _DEFAULT_ACTIONS
+    formats: tuple[Format, ...] = (Format(),)
+    warehouse: WarehouseSettings = field(default_factory=WarehouseSettings)
+    content: ContentSettings = field(default_factory=ContentSettings)
+    features: FeatureSettings = field(default_factory=FeatureSettings)
+    training: TrainingSettings = field(default_factory=TrainingSettings)
+    funnel: FunnelSettings = field(default_factory=FunnelSettings)
+    auction: AuctionSettings = field(default_factory=AuctionSettings)
+    quantization: QuantizationSettings = field(default_factory=QuantizationSettings)
+    evaluation: EvaluationSettings = field(default_factory=EvaluationSettings)
+    origins: Mapping[str, str] = field(default_factory=dict, compare=False)
+
+    def fingerprint(self, *sections: str) -> str:
+        """A short hash of the named sections, to tell whether results made with them still stand."""
+        import hashlib
+        import json
+
+        payload = {name: _plain(getattr(self, name)) for name in sections}
+        return hashlib.sha256(json.dumps(payload, sort_keys=True).encode()).hexdigest()[:16]
+
+
+def _plain(value: Any) -> Any:
+    if dataclasses.is_dataclass(value) and not isinstance(value, type):
+        return {f.name: _plain(getattr(value, f.name)) for f in fields(value)}
+    if isinstance(value, tuple):
+        return [_plain(v) for v in value]
+    return value
+
+
+SECTIONS: tuple[str, ...] = tuple(
+    f.name for f in fields(Settings) if f.name not in ("actions", "formats", "origins")
+)
+ENVIRONMENT_ONLY = {"ADSTOOL_WORKSPACE", "ADSTOOL_CONFIG"}  # read by the command line itself
+
+
+def load_settings(
+    path: Path | None,
+    flags: Mapping[str, Any] | None = None,
+    environment: Mapping[str, str] | None = None,
+) -> Settings:
+    """Settings from the file at `path` (if it exists), the environment and `flags` ("section.key": value).
+
+    Raises AdstoolError for a file that does not parse, an unknown key (naming the nearest known one)
+    or a value of the wrong type.
+    """
+    environment = os.environ if environment is None else environment
+    document = _read_toml(path) if path is not None and path.is_file() else {}
+    where = str(path)
+    origins: dict[str, str] = {}
+    values: dict[str, dict[str, Any]] = {name: {} for name in SECTIONS}
+    arrays: dict[str, Any] = {}
+    for name, content in document.items():
+        if name in ("actions", "formats"):
+            arrays[name] = _array(name, content, where)
+            origins[name] = where
+        elif name in SECTIONS and isinstance(content, dict):
+            for key, value in content.items():
+                _set(values, origins, f"{name}.{key}", value, where)
+        elif name in SECTIONS:
+            raise AdstoolError(
+                f"{where}: '{name}' must be a section.", f"Write [{name}] on a line of its own."
+            )
+        else:
+            raise _unknown(name, [*SECTIONS, "actions", "formats"], where)
+    for variable, text in environment.items():
+        if variable.startswith("ADSTOOL_") and variable not in ENVIRONMENT_ONLY:
+            section, _, key = variable.removeprefix("ADSTOOL_").lower().partition("_")
+            _set(values, origins, f"{section}.{key}", text, f"environment {variable}")
+    for dotted, value in (flags or {}).items():
+        _set(values, origins, dotted, value, "command line")
+    types = get_type_hints(Settings)
+    built = {name: types[name](**values[name]) for name in SECTIONS}
+    return Settings(**arrays, **built, origins=origins)
+
+
+def _read_toml(path: Path) -> dict[str, Any]:
+    try:
+        return tomllib.loads(path.read_text(encoding="utf-8"))
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise AdstoolError(f"{path} is not valid TOML: {error}", "Mend the line it names.") from None
+
+
+def _unknown(key: str, known: list[str], where: str) -> AdstoolError:
+    near = difflib.get_close_matches(key, known, n=1, cutoff=0.4)
+    hint = f"Did you mean '{near[0]}'?" if near else f"Known: {', '.join(sorted(known))}."
+    return AdstoolError(f"{where}: unknown setting '{key}'.", hint)
+
+
+def _set(
+    values: dict[str, dict[str, Any]], origins: dict[str, str], dotted: str, value: Any, where: str
+) -> None:
+    section, _, key = dotted.partition(".")
+    if section not in SECTIONS:
+        raise _unknown(section, list(SECTIONS), where)
+    hints = get_type_hints(get_type_hints(Settings)[section])
+    if key not in hints:
+        known = [f"{section}.{name}" for name in hints]
+        raise _unknown(dotted, known, where)
+    values[section][key] = _convert(dotted, value, hints[key], where)
+    origins[dotted] = where
+
+
+def _convert(name: str, value: Any, kind: Any, where: str) -> Any:
+    """`value` as `kind`; text (from the environment or a flag) is parsed, TOML values must fit."""
+    try:
+        if kind is bool:
+            if isinstance(value, bool):
+                return value
+            if isinstance(value, str) and value.lower() in ("true", "false", "1", "0", "yes", "no"):
+                return value.lower() in ("true", "1", "yes")
+            raise ValueError
+        if kind is int and not isinstance(value, bool) and not isinstance(value, float):
+            return int(value)
+        if kind is float and not isinstance(value, bool):
+            return float(value)
+        if kind is str and isinstance(value, str):
+            return value
+        if kind == tuple[float, ...]:
+            parts = value.split(",") if isinstance(value, str) else value
+            return tuple(float(part) for part in parts)
+        raise ValueError
+    except (TypeError, ValueError):
+        wanted = getattr(kind, "__name__", str(kind)) if kind != tuple[float, ...] else "list of numbers"
+        raise AdstoolError(f"{where}: {name} = {value!r} is not a {wanted}.", f"Give a {wanted}.") from None
+
+
+def _array(name: str, content: Any, where: str) -> tuple[Any, ...]:
+    kind = Action if name == "actions" else Format
+    hints = get_type_hints(kind)
+    rows = []
+    if not isinstance(content, list):
+        raise AdstoolError(f"{where}: '{name}' must be a list.", f"Write [[{name}]] before each entry.")
+    for entry in content:
+        for key in entry:
+            if key not in hints:
+                raise _unknown(key, list(hints), f"{where} [[{name}]]")
+        if "name" not in entry:
+            raise AdstoolError(f"{where}: an entry of [[{name}]] has no name.", 'Add name = "...".')
+        rows.append(kind(**{k: _convert(f"{name}.{k}", v, hints[k], where) for k, v in entry.items()}))
+    names = [row.name for row in rows]
+    if len(set(names)) != len(names):
+        raise AdstoolError(f"{where}: two entries of [[{name}]] have the same name.", "Rename one.")
+    for row in rows:
+        if isinstance(row, Action) and row.kind not in ("binary", "duration", "count"):
+            raise AdstoolError(
+                f"{where}: action '{row.name}' has kind '{row.kind}'.", "Use binary, duration or count."
+            )
+    return tuple(rows)

@@ -1,0 +1,42 @@
+"""The one place that picks where tensors live and in which precision, and says why."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    import torch
+
+
+@dataclass(frozen=True)
+class Device:
+    """A torch device with the reason it was chosen."""
+
+    name: str  # cuda | mps | cpu
+    reason: str
+
+    @property
+    def torch(self) -> torch.device:
+        """The device as torch names it."""
+        import torch
+
+        return torch.device(self.name)
+
+
+def pick_device() -> Device:
+    """The fastest device present: a CUDA GPU, else Apple's GPU, else the CPU."""
+    import torch
+
+    if torch.cuda.is_available():
+        return Device("cuda", f"a CUDA GPU is present ({torch.cuda.get_device_name(0)})")
+    if torch.backends.mps.is_available():
+        return Device("mps", "Apple's GPU is present")
+    return Device("cpu", f"no GPU found; {torch.get_num_threads()} CPU threads")
+
+
+def cpu_has_bf16() -> bool:
+    """Whether this CPU multiplies bfloat16 matrices in hardware (AVX512_BF16 or AMX)."""
+    import torch
+
+    return bool(torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported())

@@ -1,0 +1,213 @@
+"""A workspace: the folder that holds settings, warehouse, vectors, model runs and reports."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from adstool.errors import AdstoolError, WorkspaceLocked
+
+CONFIG_NAME = "adstool.toml"
+
+
+@dataclass(frozen=True)
+class Workspace:
+    """Paths inside a workspace, its write lock and its model runs."""
+
+    root: Path
+
+    @property
+    def config(self) -> Path:
+        """The settings file."""
+        return self.root / CONFIG_NAME
+
+    @property
+    def warehouse(self) -> Path:
+        """The DuckDB file."""
+        return self.root / "warehouse.duckdb"
+
+    @property
+    def vectors(self) -> Path:
+        """The LanceDB folder."""
+        return self.root / "vectors.lance"
+
+    @property
+    def models(self) -> Path:
+        """The folder of model runs, models/<name>/<run id>/."""
+        return self.root / "models"
+
+    @property
+    def reports(self) -> Path:
+        """The folder of HTML reports."""
+        return self.root / "reports"
+
+    @property
+    def cache(self) -> Path:
+        """Derived data that can always be deleted and made again."""
+        return self.root / "cache"
+
+    @contextmanager
+    def lock(self, wait_seconds: float = 30.0) -> Iterator[None]:
+        """Hold the workspace for writing; a second writer waits, then gets WorkspaceLocked.
+
+        The lock belongs to the operating system, so it goes with the process, however that ends.
+        """
+        path = self.root / ".lock"
+        deadline = time.monotonic() + wait_seconds
+        with open(path, "a+", encoding="utf-8") as handle:
+            while not _try_lock(handle.fileno()):
+                if time.monotonic() >= deadline:
+                    handle.seek(0)
+                    holder = handle.read().strip() or "another process"
+                    raise WorkspaceLocked(
+                        f"The workspace {self.root} is being written by {holder}; waited {wait_seconds:g} s.",
+                        "Wait for it to end, or stop it; then run the command again.",
+                    )
+                time.sleep(0.1)
+            handle.truncate(0)
+            handle.write(f"process {os.getpid()} since {datetime.now(UTC):%Y-%m-%d %H:%M:%S} UTC")
+            handle.flush()
+            try:
+                yield
+            finally:
+                handle.truncate(0)
+                _unlock(handle.fileno())
+
+    def current_run(self, name: str) -> Path | None:
+        """The run of model `name` in use, or None."""
+        pointer = self.models / name / "current"
+        if not pointer.is_file():
+            return None
+        run = self.models / name / pointer.read_text(encoding="utf-8").strip()
+        return run if run.is_dir() else None
+
+    def require_run(self, name: str, verb: str) -> Path:
+        """The run of model `name` in use; raises AdstoolError naming the verb that makes one."""
+        run = self.current_run(name)
+        if run is None:
+            raise AdstoolError(f"There is no '{name}' model in {self.root}.", f"Make one: adstool {verb}")
+        return run
+
+    def runs(self, name: str) -> list[Path]:
+        """All whole runs of model `name`, oldest first."""
+        folder = self.models / name
+        if not folder.is_dir():
+            return []
+        found = [run for run in folder.iterdir() if run.is_dir() and not run.name.startswith(".")]
+        return sorted(found, key=lambda run: (int(run.name[1:]) if run.name[1:].isdigit() else 0, run.name))
+
+    @contextmanager
+    def new_run(self, name: str) -> Iterator[Path]:
+        """A folder to write a run of model `name` into; published as r<N> and made current at the end.
+
+        The folder is models/<name>/.partial: it survives a kill, so that work can go on from a checkpoint
+        in it, and is never taken for a whole run. On an error it stays for the next attempt.
+        """
+        partial = self.models / name / ".partial"
+        partial.mkdir(parents=True, exist_ok=True)
+        yield partial
+        numbers = [int(run.name[1:]) for run in self.runs(name) if run.name[1:].isdigit()]
+        run_id = f"r{max(numbers, default=0) + 1}"
+        os.replace(partial, self.models / name / run_id)
+        self.set_current(name, run_id)
+
+    def set_current(self, name: str, run_id: str) -> None:
+        """Make `run_id` the run of model `name` in use."""
+        write_text(self.models / name / "current", run_id + "\n")
+
+    def clear_partial(self, name: str) -> None:
+        """Forget an unfinished run of model `name`."""
+        shutil.rmtree(self.models / name / ".partial", ignore_errors=True)
+
+
+def find_workspace(explicit: Path | None = None) -> Workspace:
+    """The workspace named, else ADSTOOL_WORKSPACE, else the nearest folder upward with an adstool.toml.
+
+    Raises AdstoolError when there is none.
+    """
+    named = explicit or (
+        Path(os.environ["ADSTOOL_WORKSPACE"]) if os.environ.get("ADSTOOL_WORKSPACE") else None
+    )
+    if named is not None:
+        if (named / CONFIG_NAME).is_file():
+            return Workspace(named.resolve())
+        raise AdstoolError(
+            f"{named} is not a workspace: it has no {CONFIG_NAME}.", f"Make one: adstool init {named}"
+        )
+    here = Path.cwd().resolve()
+    for folder in (here, *here.parents):
+        if (folder / CONFIG_NAME).is_file():
+            return Workspace(folder)
+    raise AdstoolError(
+        f"No {CONFIG_NAME} in {here} or any folder above it.",
+        "Make a workspace: adstool init DIR; or name one: adstool --workspace DIR ...",
+    )
+
+
+def write_text(path: Path, text: str) -> None:
+    """Write a whole file or nothing: to a temporary name beside it, synced, then renamed."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    with open(temporary, "w", encoding="utf-8") as handle:
+        handle.write(text)
+        handle.flush()
+        os.fsync(handle.fileno())
+    os.replace(temporary, path)
+
+
+def write_json(path: Path, value: Any) -> None:
+    """Write `value` as readable JSON, atomically; NaN becomes null."""
+    write_text(path, json.dumps(_finite(value), indent=2, ensure_ascii=False) + "\n")
+
+
+def _finite(value: Any) -> Any:
+    if isinstance(value, float) and (value != value or value in (float("inf"), float("-inf"))):
+        return None
+    if isinstance(value, dict):
+        return {key: _finite(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [_finite(item) for item in value]
+    return value
+
+
+def read_json(path: Path) -> Any:
+    """The JSON in a file of the workspace; raises AdstoolError naming the file when it is damaged."""
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise AdstoolError(f"{path} cannot be read: {error}", "Train or build it again.") from None
+
+
+def _try_lock(descriptor: int) -> bool:
+    try:
+        if os.name == "nt":
+            import msvcrt
+
+            msvcrt.locking(descriptor, msvcrt.LK_NBLCK, 1)  # type: ignore[attr-defined,unused-ignore]
+        else:
+            import fcntl
+
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError:
+        return False
+    return True
+
+
+def _unlock(descriptor: int) -> None:
+    if os.name == "nt":
+        import msvcrt
+
+        os.lseek(descriptor, 0, os.SEEK_SET)
+        msvcrt.locking(descriptor, msvcrt.LK_UNLCK, 1)  # type: ignore[attr-defined,unused-ignore]
+    else:
+        import fcntl
+
+        fcntl.flock(descriptor, fcntl.LOCK_UN)

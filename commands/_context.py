@@ -1,0 +1,47 @@
+"""What every verb shares: the global options, and the workspace and settings they lead to."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import typer
+
+from adstool.config import Settings, load_settings
+from adstool.workspace import Workspace, find_workspace
+
+
+@dataclass
+class Globals:
+    """The global options of one invocation."""
+
+    workspace: Path | None = None
+    config: Path | None = None
+    json: bool = False
+    quiet: bool = False
+    verbose: bool = False
+    debug: bool = False
+    flags: dict[str, Any] = field(default_factory=dict)
+
+
+def globals_of(context: typer.Context) -> Globals:
+    """The global options of this invocation."""
+    found = context.find_root().obj
+    assert isinstance(found, Globals)
+    return found
+
+
+def open_workspace(
+    context: typer.Context, flags: Mapping[str, Any] | None = None
+) -> tuple[Workspace, Settings]:
+    """The workspace and its settings, with `flags` ("section.key": value, None left out) on top."""
+    options = globals_of(context)
+    workspace = find_workspace(options.workspace)
+    given = {key: value for key, value in (flags or {}).items() if value is not None}
+    settings = load_settings(options.config or workspace.config, given)
+    return workspace, settings
+
+
+Register = Callable[[typer.Typer], None]

@@ -1,0 +1,106 @@
+"""Everything a verb prints: one JSON object for scripts, or tables for people; notes go to stderr."""
+
+from __future__ import annotations
+
+import json
+import logging
+import sys
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+import typer
+
+from adstool.commands._context import globals_of
+
+
+def emit(context: typer.Context, payload: Mapping[str, Any]) -> bool:
+    """With --json, print `payload` as the one JSON object of this run and return True."""
+    if not globals_of(context).json:
+        return False
+    print_json(payload)
+    return True
+
+
+def print_json(payload: Any) -> None:
+    """One line of JSON on stdout; NaN and infinity become null, other types their text."""
+    sys.stdout.write(json.dumps(_clean(payload), ensure_ascii=False, default=str) + "\n")
+    sys.stdout.flush()
+
+
+def _clean(value: Any) -> Any:
+    if isinstance(value, float):
+        return value if value == value and abs(value) != float("inf") else None
+    if isinstance(value, Mapping):
+        return {str(key): _clean(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [_clean(item) for item in value]
+    if hasattr(value, "item") and getattr(value, "shape", None) == ():
+        return _clean(value.item())
+    if hasattr(value, "tolist"):
+        return _clean(value.tolist())
+    return value
+
+
+def say(context: typer.Context, text: str) -> None:
+    """A line for people on stdout; nothing with --json or --quiet."""
+    options = globals_of(context)
+    if not options.json and not options.quiet:
+        typer.echo(text)
+
+
+def table(
+    context: typer.Context, columns: Sequence[str], rows: Iterable[Sequence[Any]], title: str = ""
+) -> None:
+    """A table for people on stdout; numbers are right-aligned. Nothing with --json or --quiet."""
+    options = globals_of(context)
+    if options.json or options.quiet:
+        return
+    from rich import box
+    from rich.console import Console
+    from rich.table import Table
+    from rich.text import Text
+
+    listed = [list(row) for row in rows]
+    shown = Table(title=title or None, title_justify="left", box=box.SIMPLE_HEAD, pad_edge=False)
+    for index, name in enumerate(columns):
+        numeric = bool(listed) and all(isinstance(row[index], int | float | None) for row in listed)
+        shown.add_column(name, justify="right" if numeric else "left", overflow="fold")
+    for row in listed:
+        shown.add_row(*(Text(show(cell)) for cell in row))
+    console = Console(width=None if sys.stdout.isatty() else 160, highlight=False)
+    console.print(shown)
+
+
+def show(value: Any) -> str:
+    """A value as people read it: 1,234,567; .0123 as 0.0123; None as a dash."""
+    if value is None:
+        return "-"
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    if isinstance(value, int):
+        return f"{value:,}"
+    if isinstance(value, float):
+        return f"{value:,.0f}" if abs(value) >= 10_000 else f"{value:.4g}"
+    return str(value)
+
+
+def next_verb(context: typer.Context, text: str) -> None:
+    """The closing line of a verb: what to run next."""
+    say(context, f"Next: {text}")
+
+
+class NoteHandler(logging.Handler):
+    """Notes and warnings of the library as lines on stderr."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """Write one record."""
+        label = {"WARNING": "warning: ", "ERROR": "error: "}.get(record.levelname, "")
+        sys.stderr.write(f"{label}{record.getMessage()}\n")
+
+
+def set_up_notes(quiet: bool, verbose: bool, debug: bool) -> None:
+    """Send the library's notes to stderr: warnings when quiet, all with --verbose."""
+    logger = logging.getLogger("adstool")
+    logger.handlers = [NoteHandler()]
+    logger.propagate = False
+    logger.setLevel(logging.DEBUG if verbose or debug else logging.WARNING if quiet else logging.INFO)

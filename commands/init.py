@@ -1,0 +1,33 @@
+"""adstool init: a workspace with a commented adstool.toml."""
+
+from __future__ import annotations
+
+from importlib.resources import files
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from adstool.commands._output import emit, next_verb, say
+from adstool.workspace import CONFIG_NAME, write_text
+
+
+def register(app: typer.Typer) -> None:
+    """Add the verb to the application."""
+    app.command("init")(init)
+
+
+def init(
+    context: typer.Context,
+    directory: Annotated[Path, typer.Argument(help="The folder to make.")] = Path("."),
+) -> None:
+    """Make a workspace: a folder with a commented adstool.toml."""
+    root = directory.resolve()
+    existed = (root / CONFIG_NAME).is_file()
+    if not existed:
+        template = files("adstool").joinpath("adstool.toml").read_text(encoding="utf-8")
+        write_text(root / CONFIG_NAME, template)
+    if emit(context, {"workspace": str(root), "created": not existed}):
+        return
+    say(context, f"Workspace {root}" + (" was there already." if existed else "."))
+    next_verb(context, "adstool ingest FILES, or adstool sample world for data to play with.")

@@ -1,0 +1,1 @@
+"""A small committed world with its tutorial."""

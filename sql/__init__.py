@@ -1,0 +1,1 @@
+"""Every query longer than a line, one grain a file."""

@@ -1,0 +1,34 @@
+"""Helpers of the tests: running adstool as a user does, in a process of its own."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+SHARED_DATA = Path(__file__).resolve().parents[2] / "shared" / "data"
+
+
+def run_cli(
+    *words: str | Path, cwd: Path | None = None, stdin: str | None = None, env: dict[str, str] | None = None
+) -> subprocess.CompletedProcess[str]:
+    """Run `adstool WORDS` as a process; stdout and stderr come back as text."""
+    return subprocess.run(
+        [sys.executable, "-m", "adstool", *map(str, words)],
+        cwd=cwd,
+        input=stdin,
+        capture_output=True,
+        text=True,
+        env={**os.environ, **(env or {})},
+        timeout=600,
+    )
+
+
+def cli_json(*words: str | Path, cwd: Path | None = None, stdin: str | None = None) -> Any:
+    """The JSON object that `adstool --json WORDS` prints; fails with its stderr when it exits non-zero."""
+    done = run_cli("--json", *words, cwd=cwd, stdin=stdin)
+    assert done.returncode == 0, done.stderr
+    return json.loads(done.stdout)
