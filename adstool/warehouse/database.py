@@ -1,0 +1,126 @@
+"""Opening the warehouse: one DuckDB file, migrated to the newest schema, with limits on what it may use."""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import duckdb
+
+from adstool.config import Settings
+from adstool.errors import AdstoolError, DataError, WorkspaceLocked
+from adstool.warehouse.queries import load_sql, migrations
+from adstool.workspace import Workspace
+
+
+@contextmanager
+def open_warehouse(
+    ws: Workspace, settings: Settings, *, read_only: bool = False
+) -> Iterator[duckdb.DuckDBPyConnection]:
+    """A connection to the warehouse of `ws`; closed at the end of the block.
+
+    A writable one makes the file and migrates it. A read-only one raises AdstoolError when nothing was
+    ingested yet. Another process that holds the file is waited for, then WorkspaceLocked is raised. A
+    warehouse made by a newer adstool, or a file that DuckDB cannot read, raises an error and is left alone.
+    """
+    if read_only and not ws.warehouse.is_file():
+        raise AdstoolError(
+            f"{ws.root} holds no data yet.", "Load some: adstool ingest FILES, or adstool sample DIR first."
+        )
+    con = _connect(ws.warehouse, settings, read_only)
+    if read_only and _version(con, ws.warehouse) < migrations()[-1][0]:
+        con.close()
+        with open_warehouse(ws, settings):
+            pass  # opening it for writing brings an older schema up to date
+        con = _connect(ws.warehouse, settings, read_only)
+    try:
+        if not read_only:
+            _migrate(con, ws.warehouse)
+        yield con
+    finally:
+        con.close()
+
+
+def schema_version(con: duckdb.DuckDBPyConnection) -> int:
+    """The number of the last migration applied; 0 for an empty file."""
+    known = con.execute(
+        "select count(*) from duckdb_tables() where table_name = 'schema_version' and not temporary"
+    ).fetchone()
+    if not known or not known[0]:
+        return 0
+    row = con.execute("select coalesce(max(version), 0) from schema_version").fetchone()
+    return int(row[0]) if row else 0
+
+
+def _connect(path: Path, settings: Settings, read_only: bool) -> duckdb.DuckDBPyConnection:
+    limits = settings.warehouse
+    config: dict[str, str | bool | int | float | list[str]] = {
+        "memory_limit": limits.memory_limit,
+        "threads": limits.threads or len(os.sched_getaffinity(0))
+        if hasattr(os, "sched_getaffinity")
+        else limits.threads or os.cpu_count() or 1,
+    }
+    deadline = time.monotonic() + limits.lock_wait_seconds
+    while True:
+        try:
+            con = duckdb.connect(str(path), read_only=read_only, config=config)
+            break
+        except duckdb.Error as error:
+            text = str(error)
+            if "lock" in text.lower() and isinstance(error, duckdb.IOException):
+                if time.monotonic() < deadline:
+                    time.sleep(0.1)
+                    continue
+                raise WorkspaceLocked(
+                    f"{path} is in use by another process; waited {limits.lock_wait_seconds:g} s.",
+                    "Wait for it to end, or stop it; then run the command again.",
+                ) from None
+            raise _explain(error, path, settings) from None
+    con.execute("set timezone = 'UTC'")
+    con.execute("set enable_progress_bar = false")
+    return con
+
+
+def _explain(error: duckdb.Error, path: Path, settings: Settings) -> AdstoolError:
+    text = str(error).splitlines()[0]
+    if "memory" in text.lower() and "limit" in text.lower():
+        return AdstoolError(
+            f"warehouse.memory_limit = {settings.warehouse.memory_limit!r} is not a size: {text}",
+            "Write it like 1GB or 800MB.",
+        )
+    return DataError(
+        f"{path} cannot be opened: {text}",
+        "If the file is damaged, move it away and ingest the files again.",
+    )
+
+
+def _version(con: duckdb.DuckDBPyConnection, path: Path) -> int:
+    """The schema's version, checked: an unknown newer one closes the connection and raises AdstoolError."""
+    version = schema_version(con)
+    newest = migrations()[-1][0]
+    if version > newest:
+        con.close()
+        raise AdstoolError(
+            f"{path} was made by a newer adstool (schema {version}; this one knows {newest}).",
+            "Install the newer adstool.",
+        )
+    return version
+
+
+def _migrate(con: duckdb.DuckDBPyConnection, path: Path) -> None:
+    version = _version(con, path)
+    for number, name in migrations():
+        if number <= version:
+            continue
+        con.execute("begin")
+        try:
+            con.execute("create table if not exists schema_version (version integer, applied_at timestamp)")
+            con.execute(load_sql(name))
+            con.execute("insert into schema_version values ($version, now()::timestamp)", {"version": number})
+            con.execute("commit")
+        except duckdb.Error:
+            con.execute("rollback")
+            raise
