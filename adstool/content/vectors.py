@@ -1,0 +1,227 @@
+"""The vector tables: what CLIP made of every item, in LanceDB, one table an item type and model.
+
+Table `<type>s__<model slug>` has one row an item: its vectors (unit length, null where the item has no such
+side) and the hashes by which `embed` sees what is new or changed. `current.json` beside the tables names the
+model whose vectors are in use. No torch here: ranking and features read vectors through this module.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Sequence
+from dataclasses import asdict, dataclass
+from datetime import timedelta
+from typing import Any
+
+import lancedb
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+from lancedb.expr import col
+
+from adstool.errors import AdstoolError
+from adstool.workspace import Workspace, read_json, write_json
+
+ITEM_TYPES = ("ad", "pin")
+SIDES = ("image", "text", "joint")
+COMPACT_ABOVE = 20  # fragments; more of them make every scan slower
+KEEP_VERSIONS = timedelta(hours=1)  # long enough for a reader that opened the table before compaction
+
+
+@dataclass(frozen=True)
+class ActiveModel:
+    """The CLIP model whose vectors are in use in a workspace."""
+
+    slug: str  # names its tables
+    name: str  # as the user writes it: an open_clip name, adstool-small, clip@r1
+    pretrained: str  # tag or checkpoint file; empty for the own models
+    dim: int
+
+
+@dataclass(frozen=True)
+class ItemVectors:
+    """One row to write: vectors of shape [dim], unit length; None where the item has no such side."""
+
+    item_id: str
+    content_hash: str
+    text_hash: str | None
+    image_hash: str | None
+    problem: str | None  # why the picture could not be used
+    image: np.ndarray | None
+    text: np.ndarray | None
+    joint: np.ndarray
+
+
+def slugify(name: str) -> str:
+    """`name` in letters, digits, dot, dash and underscore, fit for a table's name."""
+    return re.sub(r"[^A-Za-z0-9._-]+", "-", name).strip("-.") or "model"
+
+
+def table_name(item_type: str, slug: str) -> str:
+    """The LanceDB table of an item type ('ad' or 'pin') and a model."""
+    if item_type not in ITEM_TYPES:
+        raise AdstoolError(f"'{item_type}' is not an item type.", f"Use one of: {', '.join(ITEM_TYPES)}.")
+    return f"{item_type}s__{slug}"
+
+
+def active_model(ws: Workspace) -> ActiveModel | None:
+    """The model whose vectors are in use, None before the first `embed`."""
+    path = ws.vectors / "current.json"
+    return ActiveModel(**read_json(path)) if path.is_file() else None
+
+
+def set_active_model(ws: Workspace, model: ActiveModel) -> None:
+    """Make the vectors of `model` the ones that search, features and the funnel read."""
+    write_json(ws.vectors / "current.json", asdict(model))
+
+
+def load_vectors(ws: Workspace, item_type: str, *, column: str = "joint") -> tuple[list[str], np.ndarray]:
+    """Item ids, sorted, and their vectors of the model in use: float32 [n, dim], unit length.
+
+    `column` is image, text or joint; items without that side are left out. Before any `embed` the answer is
+    ([], zeros of shape [0, 0]).
+    """
+    if column not in SIDES:
+        raise AdstoolError(f"'{column}' is not a vector column.", f"Use one of: {', '.join(SIDES)}.")
+    model = active_model(ws)
+    table = VectorTable.open(ws, item_type, model.slug) if model else None
+    if model is None or table is None:
+        return [], np.zeros((0, model.dim if model else 0), np.float32)
+    return table.vectors(column)
+
+
+class VectorTable:
+    """The vectors of one item type under one model."""
+
+    def __init__(self, table: Any) -> None:
+        self._table = table
+
+    @classmethod
+    def open(cls, ws: Workspace, item_type: str, slug: str) -> VectorTable | None:
+        """The table, or None when nothing was embedded into it yet."""
+        name = table_name(item_type, slug)
+        if not (ws.vectors / f"{name}.lance").is_dir():
+            return None
+        try:
+            return cls(lancedb.connect(str(ws.vectors)).open_table(name))
+        except ValueError:
+            return None  # a kill between making the folder and its first version leaves no table
+
+    @classmethod
+    def create(cls, ws: Workspace, item_type: str, slug: str, dim: int) -> VectorTable:
+        """The table, made empty when it is not there. Raises AdstoolError when it holds another dimension."""
+        found = cls.open(ws, item_type, slug)
+        if found is None:
+            ws.vectors.mkdir(parents=True, exist_ok=True)
+            database = lancedb.connect(str(ws.vectors))
+            return cls(database.create_table(table_name(item_type, slug), schema=_schema(dim)))
+        if found.dim != dim:
+            raise AdstoolError(
+                f"{ws.vectors}: table {table_name(item_type, slug)} holds vectors of {found.dim} numbers,"
+                f" the model makes {dim}.",
+                "Give the model another name, or delete the table's folder and embed again.",
+            )
+        return found
+
+    @property
+    def dim(self) -> int:
+        """Length of the vectors."""
+        return int(self._table.schema.field("joint").type.list_size)
+
+    def __len__(self) -> int:
+        return int(self._table.count_rows())
+
+    def columns(self, *names: str) -> pa.Table:
+        """The named columns of every row, in no particular order."""
+        return self._table.search().select(list(names)).limit(None).to_arrow()
+
+    def vectors(self, column: str) -> tuple[list[str], np.ndarray]:
+        """Sorted item ids with that side and their vectors, float32 [n, dim]."""
+        rows = self.columns("item_id", column)
+        rows = rows.filter(pc.is_valid(rows[column])).sort_by("item_id")
+        return rows["item_id"].to_pylist(), matrix(rows[column], self.dim)
+
+    def sides(self, column: str, hashes: set[str]) -> dict[str, np.ndarray]:
+        """Vectors already made, by hash: `column` is text or image, `hashes` those looked for."""
+        known = self.columns(f"{column}_hash", column)
+        key = known[f"{column}_hash"]
+        wanted = pc.and_(
+            pc.is_in(key, value_set=pa.array(sorted(hashes), pa.string())),
+            pc.is_valid(known[column]),
+        )
+        known = known.filter(wanted)
+        return dict(zip(known[f"{column}_hash"].to_pylist(), matrix(known[column], self.dim), strict=True))
+
+    def write(self, rows: Sequence[ItemVectors], *, replacing: bool) -> None:
+        """Store rows in one version; with `replacing`, rows of the same item_id give way."""
+        if not rows:
+            return
+        data = _arrow(rows, self.dim)
+        if replacing:
+            merge = self._table.merge_insert("item_id")
+            merge.when_matched_update_all().when_not_matched_insert_all().execute(data)
+        else:
+            self._table.add(data)
+
+    def remove(self, item_ids: Iterable[str]) -> None:
+        """Take out the rows of these items."""
+        listed = sorted(item_ids)
+        for start in range(0, len(listed), 1000):
+            self._table.delete(col("item_id").isin(listed[start : start + 1000]))
+
+    def nearest(self, query: np.ndarray, k: int, column: str = "joint") -> list[tuple[str, float]]:
+        """The k items nearest to `query` ([dim], unit length) and their cosine, best first.
+
+        Equal cosines are ordered by item_id.
+        """
+        found = (
+            self._table.search(np.asarray(query, np.float32), vector_column_name=column)
+            .distance_type("cosine")
+            .select(["item_id", "_distance"])
+            .limit(k)
+            .to_arrow()
+        )
+        pairs = zip(found["item_id"].to_pylist(), found["_distance"].to_pylist(), strict=True)
+        ranked = [(item_id, 1.0 - distance) for item_id, distance in pairs if distance is not None]
+        return sorted(ranked, key=lambda pair: (-pair[1], pair[0]))
+
+    def compact(self) -> None:
+        """Merge small fragments once there are many, and drop old versions."""
+        if int(self._table.stats()["fragment_stats"]["num_fragments"]) > COMPACT_ABOVE:
+            self._table.optimize(cleanup_older_than=KEEP_VERSIONS)
+
+
+def matrix(column: Any, dim: int) -> np.ndarray:
+    """A column of vectors without nulls as float32 [n, dim]."""
+    chunks = column.chunks if isinstance(column, pa.ChunkedArray) else [column]
+    parts = [np.asarray(chunk.flatten(), np.float32).reshape(-1, dim) for chunk in chunks]
+    return np.concatenate(parts) if parts else np.zeros((0, dim), np.float32)
+
+
+def _schema(dim: int) -> pa.Schema:
+    vector = pa.list_(pa.float32(), dim)
+    return pa.schema(
+        [
+            pa.field("item_id", pa.string(), nullable=False),
+            pa.field("content_hash", pa.string(), nullable=False),
+            pa.field("text_hash", pa.string()),
+            pa.field("image_hash", pa.string()),
+            pa.field("problem", pa.string()),
+            *(pa.field(side, vector) for side in SIDES),
+        ]
+    )
+
+
+def _arrow(rows: Sequence[ItemVectors], dim: int) -> pa.Table:
+    schema = _schema(dim)
+    columns: list[Any] = [
+        pa.array([getattr(row, name) for row in rows], pa.string()) for name in schema.names[:5]
+    ]
+    zero = np.zeros(dim, np.float32)
+    for side in SIDES:
+        vectors = [getattr(row, side) for row in rows]
+        flat = np.concatenate([zero if vector is None else vector for vector in vectors])
+        missing = pa.array([vector is None for vector in vectors])
+        values = pa.array(flat.astype(np.float32, copy=False))
+        columns.append(pa.FixedSizeListArray.from_arrays(values, dim, mask=missing))
+    return pa.Table.from_arrays(columns, schema=schema)
