@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from importlib import import_module
 from importlib.util import find_spec
@@ -137,7 +138,7 @@ def _run(words: list[str]) -> int:
         return 130
     except BrokenPipeError:
         # The reader of our output went away (| head): point stdout nowhere so that exiting stays quiet.
-        sys.stdout = open("/dev/null", "w") if sys.platform != "win32" else None  # type: ignore[assignment]
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
     except Exception as error:
         if debug:

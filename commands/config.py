@@ -28,8 +28,8 @@ def config(context: typer.Context) -> None:
             name = f"{section}.{key}"
             rows.append((name, value, settings.origins.get(name, "default")))
     for name in ("actions", "formats"):
-        for entry in getattr(settings, name):
-            rows.append((f"{name}.{entry.name}", asdict(entry), settings.origins.get(name, "default")))
+        origin = settings.origins.get(name, "default")
+        rows += [(f"{name}.{entry.name}", asdict(entry), origin) for entry in getattr(settings, name)]
     listed = {name: {"value": value, "origin": origin} for name, value, origin in rows}
     if emit(context, {"workspace": str(workspace.root), "settings": listed}):
         return

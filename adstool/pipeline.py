@@ -1,0 +1,276 @@
+"""The stages from a filled warehouse to a report: which are stale, why, and running them in order."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, Any
+
+from adstool.config import Settings
+from adstool.errors import AdstoolError, GateNotPassed
+from adstool.progress import log
+from adstool.warehouse import load_sql
+from adstool.workspace import Workspace
+
+if TYPE_CHECKING:
+    import duckdb
+
+CATALOGUE = ("users", "pins", "advertisers", "campaigns", "ads")
+EVERYTHING = (*CATALOGUE, "events", "conversions")
+
+
+@dataclass(frozen=True)
+class Job:
+    """What a stage works on."""
+
+    workspace: Workspace
+    settings: Settings
+    connection: duckdb.DuckDBPyConnection
+
+
+@dataclass(frozen=True)
+class Stage:
+    """One step: what it reads (tables, settings, earlier stages), what it leaves and how it is done."""
+
+    name: str
+    verb: str
+    tables: tuple[str, ...]
+    sections: tuple[str, ...]
+    needs: tuple[str, ...]
+    artefact: str | None  # the model run that must be there
+    work: Callable[[Job], dict[str, Any]]
+
+
+def _embed(job: Job) -> dict[str, Any]:
+    from adstool.content.embedding import embed_items
+
+    return embed_items(job.workspace, job.settings, job.connection, images=None).to_json()
+
+
+def _train(name: str) -> Callable[[Job], dict[str, Any]]:
+    def work(job: Job) -> dict[str, Any]:
+        from adstool.serving.export import export_run
+        from adstool.training.train import TrainOptions, train_model
+
+        options = TrainOptions()
+        return train_model(
+            job.workspace, job.settings, job.connection, name, options, export=export_run
+        ).to_json()
+
+    return work
+
+
+def _calibrate(job: Job) -> dict[str, Any]:
+    from adstool.training.calibration import calibrate_run
+
+    run = job.workspace.require_run("engagement", "train engagement")
+    return calibrate_run(job.workspace, job.settings, job.connection, run)
+
+
+def _quantize(job: Job) -> dict[str, Any]:
+    from adstool.serving.quantization import quantize_run
+
+    try:
+        return quantize_run(job.workspace, job.settings, job.connection, "engagement")
+    except GateNotPassed as refused:
+        # The full-precision model serves on, so the rest of the pipeline stands.
+        log.warning(refused.message)
+        return refused.result
+
+
+def _index(job: Job) -> dict[str, Any]:
+    from adstool.funnel.index import build_index
+
+    with job.workspace.new_run("index") as run:
+        return build_index(job.workspace, job.settings, job.connection, run)
+
+
+def _evaluate(job: Job) -> dict[str, Any]:
+    from adstool.evaluation.evaluate import evaluate
+
+    return evaluate(job.workspace, job.settings, job.connection, ["all"])
+
+
+def _report(job: Job) -> dict[str, Any]:
+    from adstool.evaluation.report import write_report
+
+    return {"path": str(write_report(job.workspace, job.settings, job.connection, None))}
+
+
+_MODELS = ("actions", "features", "training")
+STAGES: tuple[Stage, ...] = (
+    Stage("embed", "embed", ("pins", "ads"), ("content",), (), None, _embed),
+    Stage("retrieval", "train retrieval", EVERYTHING, _MODELS, ("embed",), "retrieval", _train("retrieval")),
+    Stage(
+        "lightweight",
+        "train lightweight",
+        EVERYTHING,
+        _MODELS,
+        ("embed",),
+        "lightweight",
+        _train("lightweight"),
+    ),
+    Stage(
+        "engagement", "train engagement", EVERYTHING, _MODELS, ("embed",), "engagement", _train("engagement")
+    ),
+    Stage("calibrate", "calibrate engagement", (), (), ("engagement",), "engagement", _calibrate),
+    Stage("quantize", "quantize engagement", (), ("quantization",), ("calibrate",), "engagement", _quantize),
+    Stage(
+        "index",
+        "index",
+        EVERYTHING,
+        ("features", "actions"),
+        ("retrieval", "lightweight", "embed"),
+        "index",
+        _index,
+    ),
+    Stage(
+        "evaluate",
+        "evaluate",
+        (),
+        ("evaluation", "funnel", "auction", "actions"),
+        ("index", "quantize"),
+        None,
+        _evaluate,
+    ),
+    Stage("report", "report", (), (), ("evaluate",), None, _report),
+)
+BY_NAME = {stage.name: stage for stage in STAGES}
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """Whether a stage's result still stands, and why not."""
+
+    stage: Stage
+    stale: bool
+    reason: str
+
+
+def _identity(parts: dict[str, str]) -> str:
+    return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()[:16]
+
+
+def _inputs(job: Job, stage: Stage, recorded: dict[str, dict[str, str]]) -> dict[str, str]:
+    """Everything the stage's result depends on, by name."""
+    parts: dict[str, str] = {}
+    if stage.tables:
+        row = job.connection.execute(load_sql("pipeline_inputs"), {"tables": list(stage.tables)}).fetchone()
+        parts["the data"] = str(row[0]) if row else ""
+    for section in stage.sections:
+        parts[f"[{section}]"] = job.settings.fingerprint(section)
+    for need in stage.needs:
+        parts[f"the result of {BY_NAME[need].verb}"] = _identity(recorded.get(need, {}))
+    if stage.artefact is not None:
+        run = job.workspace.current_run(stage.artefact)
+        if stage.name in ("calibrate", "quantize"):
+            parts["the model"] = run.name if run else ""
+    return parts
+
+
+def _recorded(job: Job) -> dict[str, dict[str, str]]:
+    rows = job.connection.execute(load_sql("pipeline_latest_run")).fetchall()
+    return {stage: json.loads(fingerprint) for stage, _, fingerprint, _ in rows}
+
+
+def check_stage(job: Job, stage: Stage) -> Verdict:
+    """Whether `stage` must be done, and why."""
+    recorded = _recorded(job)
+    before = recorded.get(stage.name)
+    if before is None:
+        return Verdict(stage, True, "never done")
+    if stage.artefact is not None and job.workspace.current_run(stage.artefact) is None:
+        return Verdict(stage, True, "its model is gone")
+    now = _inputs(job, stage, recorded)
+    changed = [name for name, value in now.items() if before.get(name) != value]
+    if changed:
+        return Verdict(stage, True, f"{' and '.join(changed)} changed")
+    return Verdict(stage, False, "up to date")
+
+
+def stale_stages(job: Job) -> list[Verdict]:
+    """The stages that must be done, judged one by one; a stage after a stale one is stale with it."""
+    verdicts: list[Verdict] = []
+    stale: set[str] = set()
+    for stage in STAGES:
+        verdict = check_stage(job, stage)
+        waiting = [BY_NAME[need].verb for need in stage.needs if need in stale]
+        if not verdict.stale and waiting:
+            verdict = Verdict(stage, True, f"{' and '.join(waiting)} must be done before")
+        if verdict.stale:
+            stale.add(stage.name)
+            verdicts.append(verdict)
+    return verdicts
+
+
+def record(job: Job, name: str, result: dict[str, Any], started: datetime) -> None:
+    """Note that stage `name` was done with the inputs as they are now; does nothing for other verbs."""
+    stage = BY_NAME.get(name)
+    if stage is None:
+        return
+    parts = _inputs(job, stage, _recorded(job))
+    run = job.workspace.current_run(stage.artefact) if stage.artefact else None
+    job.connection.execute(
+        "insert into runs values ($stage, $run, $parts, $metrics, $started, $finished)",
+        {
+            "stage": name,
+            "run": run.name if run else None,
+            "parts": json.dumps(parts, sort_keys=True),
+            "metrics": json.dumps(result, default=str),
+            "started": started.replace(tzinfo=None),
+            "finished": datetime.now(UTC).replace(tzinfo=None),
+        },
+    )
+
+
+@dataclass(frozen=True)
+class Done:
+    """One stage of a pipeline run: `state` is done, fresh or (in a dry run) stale."""
+
+    name: str
+    verb: str
+    state: str
+    reason: str
+    seconds: float
+    result: dict[str, Any]
+
+    def to_json(self) -> dict[str, Any]:
+        """The stage as `run --json` lists it."""
+        return {**self.__dict__}
+
+
+def select_stages(start: str | None, only: str | None) -> tuple[Stage, ...]:
+    """The stages from `start` on, or `only` one; raises AdstoolError for a name that is no stage."""
+    for name in (start, only):
+        if name is not None and name not in BY_NAME:
+            raise AdstoolError(f"There is no stage '{name}'.", f"Stages: {', '.join(BY_NAME)}.")
+    if only is not None:
+        return (BY_NAME[only],)
+    names = [stage.name for stage in STAGES]
+    return STAGES[names.index(start) :] if start is not None else STAGES
+
+
+def run_stages(
+    job: Job, stages: tuple[Stage, ...], *, force: bool = False, dry_run: bool = False
+) -> Iterator[Done]:
+    """Do the stale ones of `stages` in order (all of them with `force`), yielding each as it ends."""
+    planned = {verdict.stage.name: verdict.reason for verdict in stale_stages(job)} if dry_run else {}
+    for stage in stages:
+        verdict = check_stage(job, stage)
+        reason = planned.get(stage.name, verdict.reason) if not force else "asked for"
+        if dry_run:
+            stale = force or stage.name in planned
+            yield Done(stage.name, stage.verb, "stale" if stale else "fresh", reason, 0.0, {})
+            continue
+        if not verdict.stale and not force:
+            yield Done(stage.name, stage.verb, "fresh", reason, 0.0, {})
+            continue
+        log.info("%s: %s", stage.verb, reason)
+        started, clock = datetime.now(UTC), time.perf_counter()
+        result = stage.work(job)
+        record(job, stage.name, result, started)
+        yield Done(stage.name, stage.verb, "done", reason, round(time.perf_counter() - clock, 2), result)

@@ -1,0 +1,55 @@
+"""adstool demo: a workspace with the sample world in it, and every stage done."""
+
+from __future__ import annotations
+
+import time
+from importlib.resources import as_file, files
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from adstool.commands._context import globals_of
+from adstool.commands._output import emit, next_verb, say
+from adstool.commands.run import run_pipeline
+from adstool.config import load_settings
+from adstool.workspace import CONFIG_NAME, Workspace, write_text
+
+
+def register(app: typer.Typer) -> None:
+    """Add the verb to the application."""
+    app.command("demo")(demo)
+
+
+def demo(
+    context: typer.Context,
+    directory: Annotated[Path | None, typer.Argument(help="The folder to make (default: demo).")] = None,
+) -> None:
+    """Make a workspace, load the sample world and do every stage, to the report."""
+    from adstool.ingestion.ingest import ingest
+    from adstool.warehouse import open_warehouse
+
+    clock = time.perf_counter()
+    options = globals_of(context)
+    root = (directory or options.workspace or Path("demo")).resolve()
+    if not (root / CONFIG_NAME).is_file():
+        template = files("adstool").joinpath("adstool.toml").read_text(encoding="utf-8")
+        write_text(root / CONFIG_NAME, template)
+    workspace = Workspace(root)
+    settings = load_settings(options.config or workspace.config)
+    say(context, f"Workspace {root}")
+    with as_file(files("adstool.sample_data").joinpath("world")) as world:
+        lock = workspace.lock(settings.warehouse.lock_wait_seconds)
+        with lock, open_warehouse(workspace, settings) as connection:
+            loaded = ingest(workspace, settings, connection, [world]).to_json()
+    for table, counts in loaded["tables"].items():
+        say(context, f"  ingest {table:<15} {counts['inserted']:>9,} new, {counts['duplicate']:,} duplicate")
+    payload = run_pipeline(context, workspace, settings)
+    payload = {**payload, "workspace": str(root), "tables": loaded["tables"]}
+    payload["seconds"] = round(time.perf_counter() - clock, 2)
+    if emit(context, payload):
+        return
+    if not any(stage["state"] != "fresh" for stage in payload["stages"]):
+        say(context, "Everything is up to date; nothing was done.")
+    say(context, f"{payload['seconds']:.1f} s in all")
+    next_verb(context, f"adstool --workspace {root} rank --user u1 --explain")

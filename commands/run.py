@@ -1,0 +1,122 @@
+"""adstool run: every stale stage in order, each with the reason why it is stale."""
+
+from __future__ import annotations
+
+import time
+from typing import Annotated, Any
+
+import typer
+
+from adstool.commands._context import open_workspace
+from adstool.commands._output import emit, next_verb, say
+from adstool.config import Settings
+from adstool.workspace import Workspace
+
+
+def register(app: typer.Typer) -> None:
+    """Add the verb to the application."""
+    app.command("run")(run)
+
+
+def run(
+    context: typer.Context,
+    start: Annotated[str | None, typer.Option("--from", help="Do this stage and all after it.")] = None,
+    only: Annotated[str | None, typer.Option(help="Do this stage alone.")] = None,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Say what would be done, and why.")] = False,
+) -> None:
+    """Do every stale stage in order: embed, train, calibrate, quantize, index, evaluate, report."""
+    workspace, settings = open_workspace(context)
+    payload = run_pipeline(context, workspace, settings, start=start, only=only, dry_run=dry_run)
+    if emit(context, payload):
+        return
+    if not any(stage["state"] != "fresh" for stage in payload["stages"]):
+        say(context, "Everything is up to date; nothing was done.")
+    next_verb(context, "adstool rank --user USER --explain")
+
+
+def run_pipeline(
+    context: typer.Context,
+    workspace: Workspace,
+    settings: Settings,
+    *,
+    start: str | None = None,
+    only: str | None = None,
+    dry_run: bool = False,
+) -> dict[str, Any]:
+    """Run the stages, telling of each as it ends; returns the JSON of the verb."""
+    from adstool.pipeline import Job, run_stages, select_stages
+    from adstool.warehouse import open_warehouse
+
+    clock = time.perf_counter()
+    stages = select_stages(start, only)
+    finished = []
+    with (
+        workspace.lock(settings.warehouse.lock_wait_seconds),
+        open_warehouse(workspace, settings) as connection,
+    ):
+        job = Job(workspace, settings, connection)
+        require_data(job)
+        for done in run_stages(job, stages, force=bool(start or only), dry_run=dry_run):
+            finished.append(done.to_json())
+            say(context, f"  {done.verb:<22} {_line(done.to_json())}")
+    return {"stages": finished, "seconds": round(time.perf_counter() - clock, 2)}
+
+
+def require_data(job: Any) -> None:
+    """Raise AdstoolError when there is nothing to work on yet."""
+    from adstool.errors import AdstoolError
+
+    for table in ("events", "catalog"):
+        (rows,) = job.connection.execute(f"select count(*) from {table}").fetchone()
+        if rows == 0:
+            what = "events" if table == "events" else "ads or pins"
+            raise AdstoolError(
+                f"The warehouse of {job.workspace.root} holds no {what}.",
+                "Load some: adstool ingest FILES (or adstool sample world && adstool ingest world).",
+            )
+
+
+def _line(done: dict[str, Any]) -> str:
+    if done["state"] != "done":
+        return f"{done['state']}: {done['reason']}"
+    text = _summary(done["name"], done["result"])
+    return f"{text:<78} {done['seconds']:>7.1f} s"
+
+
+def _summary(name: str, result: dict[str, Any]) -> str:
+    """The one figure people look for in the result of a stage."""
+    if name == "embed":
+        return (
+            f"{result['embedded']:,} items, {result['skipped']:,} unchanged, {result['failed']:,} failed, "
+            f"{result['model']} ({result['dim']}-d)"
+        )
+    if name in ("retrieval", "lightweight", "engagement"):
+        return f"{result['run_id']}: " + ", ".join(
+            f"{key} {value:.3f}" for key, value in _headline(result["metrics"].get("test", {})).items()
+        )
+    if name == "quantize":
+        verdict = "accepted" if result["accepted"] else "REFUSED"
+        return (
+            f"{verdict}: {result['size_ratio']:.0%} of the size, {result['speedup']:.1f} x as fast, "
+            f"NE {result['delta_ne']:+.4f}"
+        )
+    if name == "index":
+        return f"{result['rows']:,} items; sources {', '.join(result['sources'])}"
+    if name == "report":
+        return str(result["path"])
+    return ""
+
+
+def _headline(metrics: dict[str, Any]) -> dict[str, float]:
+    """The first few plain figures of a metrics tree, by dotted name."""
+    found: dict[str, float] = {}
+
+    def walk(prefix: str, value: Any) -> None:
+        if isinstance(value, dict):
+            for key, inner in value.items():
+                walk(f"{prefix} {key}".strip(), inner)
+        elif isinstance(value, float) and len(found) < 4:
+            found[prefix] = value
+
+    walk("", metrics)
+    return found
