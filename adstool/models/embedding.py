@@ -1,0 +1,79 @@
+"""One embedding table for all categorical fields: a row offset a field, one lookup, sparse gradients."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from adstool.models.inputs import Batch, InputSpec
+
+
+class FieldEmbedding(nn.Module):
+    """Embeds the categorical columns and, through the same rows, the history columns.
+
+    Column f owns the rows offsets[f] .. offsets[f] + cardinalities[f] - 1. A history column looks up the rows
+    of the categorical column whose codes it holds, so an item has one vector wherever it appears.
+    Gradients are sparse: a step costs what the batch touches, whatever the table's size.
+    """
+
+    def __init__(self, spec: InputSpec, dim: int, history_used: int = 0, id_dropout: float = 0.0) -> None:
+        """`history_used`: how many of the most recent history entries are embedded (0: none).
+
+        `id_dropout`: the chance, in training, that a code is replaced by one of the unknown buckets, for
+        columns large enough to hold ids; so that the buckets know what to say about ids never seen.
+        """
+        super().__init__()
+        self.offsets: Tensor
+        self.identifying: Tensor
+        self.dim = dim
+        self.fields = len(spec.cardinalities)
+        self.history_used = min(history_used, spec.history_length) if spec.has_history else 0
+        self.id_dropout = id_dropout if spec.unknown_buckets else 0.0
+        self.unknown_buckets = spec.unknown_buckets
+        sizes = torch.tensor(spec.cardinalities, dtype=torch.int64)
+        offsets = torch.cumsum(sizes, 0) - sizes
+        self.rows = int(sizes.sum())
+        self.register_buffer("offsets", offsets, persistent=False)
+        self.register_buffer("identifying", sizes > 4 * max(spec.unknown_buckets, 1), persistent=False)
+        self.history_fields = [
+            (name, spec.field(column))
+            for name, column in (
+                ("history_item", spec.history_item),
+                ("history_category", spec.history_category),
+            )
+            if self.history_used and spec.field(column) >= 0
+        ]
+        self.table = nn.Embedding(max(self.rows, 1), dim, sparse=True)
+        nn.init.normal_(self.table.weight, std=0.05)
+
+    def forward(self, batch: Batch, with_history: bool = True) -> tuple[Tensor, Tensor | None, Tensor]:
+        """Fields [B, F, d]; history tokens [B, K, d] (sum of the history columns) or None; all rows read.
+
+        The third value is the lookup itself, [B, F + columns * K, d], for a penalty on the rows it read.
+        """
+        codes = batch["categorical"]
+        if self.training and self.id_dropout > 0:
+            codes = self._forget(codes)
+        parts = [codes + self.offsets]
+        columns = self.history_fields if with_history else []
+        for name, field in columns:
+            parts.append(batch[name][:, : self.history_used] + self.offsets[field])
+        looked_up = self.table(torch.cat(parts, dim=1) if len(parts) > 1 else parts[0])
+        fields = looked_up[:, : self.fields]
+        if not columns:
+            return fields, None, looked_up
+        history = looked_up[:, self.fields : self.fields + self.history_used]
+        if len(columns) == 2:
+            history = history + looked_up[:, self.fields + self.history_used :]
+        return fields, history, looked_up
+
+    def _forget(self, codes: Tensor) -> Tensor:
+        chosen = (torch.rand(codes.shape, device=codes.device) < self.id_dropout) & self.identifying
+        buckets = torch.randint(1, self.unknown_buckets + 1, codes.shape, device=codes.device)
+        return torch.where(chosen, buckets, codes)
+
+
+def cosine(left: Tensor, right: Tensor) -> Tensor:
+    """The cosine of two batches of vectors, [B, D] x [B, D] -> [B, 1]; 0 where either is all zeros."""
+    return functional.cosine_similarity(left, right, dim=1, eps=1e-6).unsqueeze(1)

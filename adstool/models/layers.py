@@ -1,0 +1,133 @@
+"""The layers that the rankers and towers are built from."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor, nn
+
+
+class Mlp(nn.Sequential):
+    """Linear, optional LayerNorm, ReLU and dropout for every width: [B, inputs] -> [B, hidden[-1]]."""
+
+    def __init__(self, inputs: int, hidden: Sequence[int], dropout: float = 0.0, norm: bool = False) -> None:
+        layers: list[nn.Module] = []
+        for width in hidden:
+            layers.append(nn.Linear(inputs, width))
+            if norm:
+                layers.append(nn.LayerNorm(width))
+            layers.append(nn.ReLU())
+            if dropout > 0:
+                layers.append(nn.Dropout(dropout))
+            inputs = width
+        super().__init__(*layers)
+        self.width = inputs
+
+
+class CrossNet(nn.Module):
+    """The cross network of DCN-V2 (Wang et al. 2021, eq. 1): x_{l+1} = x_0 * (W_l x_l + b_l) + x_l."""
+
+    def __init__(self, width: int, layers: int) -> None:
+        super().__init__()
+        self.layers = nn.ModuleList(nn.Linear(width, width) for _ in range(layers))
+
+    def forward(self, x0: Tensor) -> Tensor:
+        """[B, width] -> [B, width]."""
+        x = x0
+        for layer in self.layers:
+            x = torch.addcmul(x, x0, layer(x))
+        return x
+
+
+class MaskBlock(nn.Module):
+    """One block of a parallel MaskNet (Wang et al. 2021, eq. 5-8): ReLU(LN(W (LN(x) * mask(x)))).
+
+    The mask is instance-guided: a two-layer network of the same input, wider inside by `expansion`.
+    """
+
+    def __init__(self, inputs: int, outputs: int, expansion: float = 0.5) -> None:
+        super().__init__()
+        inside = max(int(inputs * expansion), 8)
+        self.normalize = nn.LayerNorm(inputs)
+        self.mask = nn.Sequential(nn.Linear(inputs, inside), nn.ReLU(), nn.Linear(inside, inputs))
+        self.project = nn.Sequential(nn.Linear(inputs, outputs), nn.LayerNorm(outputs), nn.ReLU())
+
+    def forward(self, x: Tensor) -> Tensor:
+        """[B, inputs] -> [B, outputs]."""
+        projected: Tensor = self.project(self.normalize(x) * self.mask(x))
+        return projected
+
+
+class PiecewiseLinear(nn.Module):
+    """Numeric columns as positions within the quantile bins of training, then one dense layer.
+
+    x becomes clip((x - lo_t) / (hi_t - lo_t), 0, 1) for each bin t (Gorishniy et al. 2022, eq. 1): what a
+    tree gets from its thresholds, a network gets from these. The edges are stored with the weights.
+    """
+
+    def __init__(self, columns: int, bins: int, outputs: int) -> None:
+        super().__init__()
+        self.low: Tensor
+        self.inverse_width: Tensor
+        self.bins = bins
+        edges = torch.linspace(-2.0, 2.0, bins + 1).repeat(columns, 1)
+        self.register_buffer("low", edges[:, :-1].clone())
+        self.register_buffer("inverse_width", 1.0 / (edges[:, 1:] - edges[:, :-1]))
+        self.project = nn.Linear(columns * bins, outputs)
+
+    def set_edges(self, edges: Tensor) -> None:
+        """Take quantile edges [columns, bins + 1]; bins of no width switch from 0 to 1 at their edge."""
+        widths = (edges[:, 1:] - edges[:, :-1]).clamp_min(1e-3)
+        self.low.copy_(edges[:, :-1])
+        self.inverse_width.copy_(1.0 / widths)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """[B, columns] -> [B, outputs]."""
+        inside = ((x.unsqueeze(2) - self.low) * self.inverse_width).clamp(0.0, 1.0)
+        projected: Tensor = self.project(inside.flatten(1))
+        return projected
+
+
+def quantile_edges(values: Tensor, bins: int) -> Tensor:
+    """Edges [M, bins + 1] at the quantiles of the columns of `values` [N, M], for PiecewiseLinear."""
+    points = torch.linspace(0.0, 1.0, bins + 1)
+    return torch.quantile(values, points, dim=0).T.contiguous()
+
+
+class HistoryPool(nn.Module):
+    """A weighted mean of history tokens; weights from a query, the token's action and its age.
+
+    score_l = q . t_l / sqrt(d) - softplus(beta) * age_l, softmax over the entries and one empty slot of
+    score 0: an empty history, or one where nothing matches, pools to zeros. With a query from the candidate
+    this is the target attention of DIN (Zhou et al. 2018) at the cost of one small product.
+    """
+
+    def __init__(self, dim: int, actions: int, query_inputs: int = 0) -> None:
+        """`query_inputs`: width of the candidate's vector; 0: the query is learned, the same for all."""
+        super().__init__()
+        self.action = nn.Embedding(actions + 1, dim)
+        nn.init.normal_(self.action.weight, std=0.05)
+        self.decay = nn.Parameter(torch.tensor(-2.0))
+        self.temperature = dim**-0.5
+        self.query = nn.Linear(query_inputs, dim) if query_inputs else None
+        self.learned = None if query_inputs else nn.Parameter(torch.zeros(dim))
+
+    def forward(self, tokens: Tensor, action: Tensor, age: Tensor, query: Tensor | None = None) -> Tensor:
+        """tokens [B, K, d], action [B, K] (0: padding), age [B, K] in log hours -> [B, d + 1].
+
+        The last column is the total weight that entries got: how well they match the query.
+        """
+        tokens = tokens + self.action(action)
+        if self.query is not None:
+            wanted = self.query(query).unsqueeze(2)
+            scores = torch.matmul(tokens, wanted).squeeze(2) * self.temperature
+        else:
+            assert self.learned is not None
+            scores = torch.matmul(tokens, self.learned) * self.temperature
+        scores = scores - nn.functional.softplus(self.decay) * age
+        scores = scores.masked_fill(action == 0, -1e9)
+        empty = torch.zeros_like(scores[:, :1])
+        weights = torch.softmax(torch.cat([scores, empty], dim=1), dim=1)[:, :-1]
+        pooled = torch.matmul(weights.unsqueeze(1), tokens).squeeze(1)
+        return torch.cat([pooled, weights.sum(dim=1, keepdim=True)], dim=1)

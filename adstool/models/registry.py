@@ -1,0 +1,75 @@
+"""The models by name, and how a run's folder becomes a model again."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+from torch import nn
+
+from adstool.errors import AdstoolError
+from adstool.models.engagement import EngagementConfig, EngagementModel
+from adstool.models.inputs import config_to_json, spec_from_json
+from adstool.models.two_tower import TwoTower, TwoTowerConfig
+from adstool.workspace import read_json, write_json
+
+WEIGHTS = "model.safetensors"
+CONFIG = "config.json"
+
+
+@dataclass(frozen=True)
+class Kind:
+    """A model class with its config class; a new architecture is a new file and a row in KINDS."""
+
+    config: Callable[..., Any]
+    model: Callable[[Any], nn.Module]
+
+
+KINDS: dict[str, Kind] = {
+    "two_tower": Kind(TwoTowerConfig, TwoTower),
+    "engagement": Kind(EngagementConfig, EngagementModel),
+}
+
+
+def build_model(kind: str, config: Mapping[str, Any]) -> nn.Module:
+    """A model of `kind` from the JSON of its config, with fresh weights."""
+    values: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in config.items()}
+    values["inputs"] = spec_from_json(values["inputs"])
+    return KINDS[kind].model(KINDS[kind].config(**values))
+
+
+def save_model(run_dir: Path, kind: str, model: nn.Module, **facts: Any) -> None:
+    """Write config.json and model.safetensors; `facts` are kept in config.json beside the config."""
+    config = config_to_json(model.config)
+    write_json(run_dir / CONFIG, {"kind": kind, "config": config, **facts})
+    temporary = run_dir / f".{WEIGHTS}.tmp"
+    save_file({k: v.detach().cpu().contiguous() for k, v in model.state_dict().items()}, temporary)
+    temporary.replace(run_dir / WEIGHTS)
+
+
+def load_model(run_dir: Path) -> nn.Module:
+    """The trained model of a run, on the CPU, in evaluation mode.
+
+    Raises AdstoolError when the folder's config or weights are missing, damaged or do not fit each other.
+    """
+    document = read_json(run_dir / CONFIG)
+    if document.get("kind") not in KINDS:
+        raise AdstoolError(
+            f"{run_dir / CONFIG} names the model kind {document.get('kind')!r}; known: {', '.join(KINDS)}.",
+            "Train it again with this version.",
+        )
+    model = build_model(document["kind"], document["config"])
+    try:
+        model.load_state_dict(load_file(run_dir / WEIGHTS))
+    except (OSError, SafetensorError, RuntimeError) as error:
+        raise AdstoolError(f"{run_dir / WEIGHTS} cannot be loaded: {error}", "Train it again.") from None
+    return model.eval()
+
+
+def count_parameters(model: nn.Module) -> int:
+    """How many numbers the model learns."""
+    return sum(parameter.numel() for parameter in model.parameters())
