@@ -1,0 +1,148 @@
+"""The whole way, as a user walks it: demo, run, what is stale and why, and what goes wrong."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+from support import cli_json, run_cli
+
+from adstool.pipeline import STAGES
+
+NAMES = [stage.name for stage in STAGES]
+
+
+def states(payload: dict[str, Any]) -> dict[str, str]:
+    return {stage["name"]: stage["state"] for stage in payload["stages"]}
+
+
+def test_the_demo_does_every_stage_and_leaves_a_report(demo_made: tuple[Path, dict[str, Any]]) -> None:
+    root, payload = demo_made
+    assert states(payload) == dict.fromkeys(NAMES, "done")
+    assert payload["tables"]["events"]["inserted"] > 50_000
+    assert payload["tables"]["events"]["rejected"] == 0
+    (report,) = (root / "reports").glob("*.html")
+    assert report.stat().st_size > 50_000
+
+
+def test_a_second_demo_does_nothing_and_says_so(demo: Path) -> None:
+    again = cli_json("demo", demo)
+    assert states(again) == dict.fromkeys(NAMES, "fresh")
+    assert all(counts["inserted"] == 0 for counts in again["tables"].values())
+    assert "nothing was done" in run_cli("run", cwd=demo).stdout
+
+
+def test_new_events_make_what_depends_on_them_stale(demo_copy: Path) -> None:
+    event = {
+        "event_id": "new",
+        "ts": "2030-01-01T00:00:00Z",
+        "user_id": "u1",
+        "item_type": "ad",
+        "item_id": "nobody-knows",
+    }
+    run_cli("ingest", "-", "--table", "events", cwd=demo_copy, stdin=json.dumps({**event, "action": "click"}))
+    planned = cli_json("run", "--dry-run", cwd=demo_copy)
+    assert states(planned)["embed"] == "fresh"
+    assert states(planned)["engagement"] == "stale"
+    reasons = {stage["name"]: stage["reason"] for stage in planned["stages"]}
+    assert reasons["engagement"] == "the data changed"
+    assert "train engagement must be done before" in reasons["calibrate"]
+    assert {
+        name for name, state in states(cli_json("run", "--dry-run", cwd=demo_copy)).items() if state == "done"
+    } == set()
+
+
+def test_a_setting_makes_only_its_stages_stale(demo_copy: Path) -> None:
+    (demo_copy / "adstool.toml").write_text("[evaluation]\nbootstrap = 50\n")
+    assert {
+        name
+        for name, state in states(cli_json("run", "--dry-run", cwd=demo_copy)).items()
+        if state == "stale"
+    } == {
+        "evaluate",
+        "report",
+    }
+    assert states(cli_json("run", "--only", "report", cwd=demo_copy)) == {"report": "done"}
+
+
+def test_a_verb_done_by_hand_counts_as_done(demo_copy: Path) -> None:
+    cli_json("train", "retrieval", "--epochs", "1", "--seed", "7", cwd=demo_copy)
+    verdicts = states(cli_json("run", "--dry-run", cwd=demo_copy))
+    assert verdicts["retrieval"] == "fresh"
+    assert verdicts["lightweight"] == "fresh"
+
+
+def test_an_unknown_stage_is_named(demo: Path) -> None:
+    done = run_cli("run", "--from", "trian", cwd=demo)
+    assert done.returncode in (1, 2)
+    assert "trian" in done.stderr
+
+
+@pytest.mark.parametrize(
+    "words",
+    [["run"], ["embed"], ["train", "engagement"], ["train", "retrieval"], ["index"], ["rank", "--user", "u1"],
+     ["evaluate"], ["quantize", "engagement"], ["calibrate", "engagement"], ["search", "shoes"], ["rejects"],
+     ["sql", "select 1"]],
+)  # fmt: skip
+def test_an_empty_workspace_gets_one_clear_message(words: list[str], tmp_path: Path) -> None:
+    run_cli("init", tmp_path)
+    done = run_cli(*words, cwd=tmp_path)
+    assert done.returncode == 1, done.stdout
+    assert done.stderr.count("error: ") == 1
+    assert "try: adstool" in done.stderr or "adstool ingest" in done.stderr or "adstool embed" in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+def test_a_locked_workspace_is_one_clear_message(demo_copy: Path) -> None:
+    script = "import sys, time\nfrom pathlib import Path\nfrom adstool.workspace import Workspace\n"
+    script += "with Workspace(Path('.').resolve()).lock(): print('held', flush=True); time.sleep(60)"
+    holder = subprocess.Popen(
+        [sys.executable, "-c", script], cwd=demo_copy, stdout=subprocess.PIPE, text=True
+    )
+    try:
+        assert holder.stdout is not None
+        holder.stdout.readline()
+        for words in (
+            ["embed"],
+            ["train", "retrieval"],
+            ["run"],
+            ["ingest", "adstool.toml", "--table", "users"],
+        ):
+            done = run_cli(*words, cwd=demo_copy, env={"ADSTOOL_WAREHOUSE_LOCK_WAIT_SECONDS": "0.2"})
+            assert done.returncode == 1
+            assert f"process {holder.pid}" in done.stderr
+    finally:
+        holder.kill()
+        holder.wait()
+
+
+@pytest.mark.skipif(os.name == "nt", reason="kill -9 is a POSIX notion")
+def test_killed_in_the_middle_the_same_command_ends_as_if_undisturbed(demo: Path, tmp_path: Path) -> None:
+    """`demo` is killed four times on its way; what stands at the end equals the undisturbed workspace."""
+    root = tmp_path / "shop"
+    for seconds in (1.5, 6.0, 9.0, 14.0):
+        process = subprocess.Popen(
+            [sys.executable, "-m", "adstool", "demo", str(root)],
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
+        )
+        time.sleep(seconds)
+        process.send_signal(signal.SIGKILL)
+        process.wait()
+    cli_json("demo", root)
+    query = "select action, count(*) n, sum(hash(event_id))::varchar h from events group by all order by all"
+    assert cli_json("sql", query, cwd=root) == cli_json("sql", query, cwd=demo)
+    for name in ("retrieval", "lightweight", "engagement"):
+        ours, theirs = (
+            (folder / "models" / name / (folder / "models" / name / "current").read_text().strip())
+            / "model.safetensors"
+            for folder in (root, demo)
+        )
+        assert ours.read_bytes() == theirs.read_bytes(), name
