@@ -51,9 +51,9 @@ def build_app(verb: str | None = None) -> typer.Typer:
         name="adstool",
         help="The machine-learning side of an ads platform: from raw logs to a ranked slate.",
         no_args_is_help=True,
-        rich_markup_mode="rich",
+        rich_markup_mode=None,
         pretty_exceptions_enable=False,
-        context_settings={"help_option_names": ["-h", "--help"]},
+        context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110},
     )
     app.callback()(_globals)
     for module in [VERBS[verb]] if verb in VERBS else VERBS.values():
