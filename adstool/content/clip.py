@@ -1,0 +1,230 @@
+"""Which CLIP is meant by the settings, and loading it through open_clip on the device at hand."""
+
+from __future__ import annotations
+
+import difflib
+import hashlib
+import logging
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass
+from importlib.resources import files
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from adstool.config import Settings
+from adstool.content.vectors import slugify
+from adstool.content.vocabulary import load_tokenizer
+from adstool.device import pick_device
+from adstool.errors import AdstoolError
+from adstool.progress import log
+from adstool.workspace import Workspace, read_json
+
+if TYPE_CHECKING:
+    import torch
+    from PIL import Image
+
+SMALL = "adstool-small"
+CONFIG = "open_clip_config.json"
+WEIGHTS = "model.safetensors"
+
+
+@dataclass(frozen=True)
+class ClipSource:
+    """A CLIP to load, found without importing torch.
+
+    Either `folder` is set (a model folder: open_clip_config.json, model.safetensors, merges.txt.gz) or
+    `name` is an open_clip name and `pretrained` its weights, a tag or a file.
+    """
+
+    name: str
+    pretrained: str
+    folder: Path | None
+    identity: str  # changes when the weights do
+    slug: str  # names its vector tables
+
+
+def resolve_source(ws: Workspace, settings: Settings) -> ClipSource:
+    """The CLIP that settings.content means.
+
+    `adstool-small` is the workspace's own CLIP in use (models/clip/current, made by `train clip`) and, where
+    none was trained, the one that ships with adstool; `adstool-small` with pretrained = "shipped" is always
+    the latter, `clip@r3` a run of this workspace, `local-dir:PATH` a model folder. Any other name is
+    open_clip's and needs `pretrained`, a tag or a checkpoint file. Raises AdstoolError when nothing is there.
+    """
+    name, pretrained = settings.content.model, settings.content.pretrained
+    if name == SMALL and pretrained in ("", "shipped"):
+        run = None if pretrained else ws.current_run("clip")
+        return _folder_source(f"clip@{run.name}", run) if run else _folder_source(SMALL, shipped_folder())
+    if name.startswith("clip@"):
+        run_id = name.removeprefix("clip@")
+        run = ws.current_run("clip") if run_id == "current" else ws.models / "clip" / run_id
+        if run is None or not run.is_dir():
+            known = ", ".join(f"clip@{found.name}" for found in ws.runs("clip")) or "none yet"
+            raise AdstoolError(f"This workspace has no CLIP '{name}'.", f"There are: {known}.")
+        return _folder_source(f"clip@{run.name}", run)
+    if name.startswith("local-dir:"):
+        return _folder_source(name, Path(name.removeprefix("local-dir:")).expanduser().resolve())
+    return _open_clip_source(name if name != SMALL else "", pretrained)
+
+
+def shipped_folder() -> Path:
+    """The model folder of the small CLIP that ships with adstool."""
+    return Path(str(files("adstool.sample_data").joinpath("clip")))
+
+
+def _folder_source(name: str, folder: Path) -> ClipSource:
+    for needed in (CONFIG, WEIGHTS):
+        if not (folder / needed).is_file():
+            raise AdstoolError(
+                f"{folder} holds no {needed}, so it is no CLIP model folder.",
+                "Train one with: adstool train clip; or name a model with --model NAME --pretrained FILE.",
+            )
+    identity = file_hash(folder / WEIGHTS)
+    return ClipSource(name, "", folder, identity, f"{slugify(name.split(':')[0])}-{identity[:8]}")
+
+
+def _open_clip_source(name: str, pretrained: str) -> ClipSource:
+    if not name:
+        raise AdstoolError(
+            f"{SMALL} takes no checkpoint '{pretrained}'.",
+            "Name the checkpoint's model: --model ViT-B-32 --pretrained FILE.",
+        )
+    if not pretrained:
+        raise AdstoolError(
+            f"The model {name} needs weights.", "Add --pretrained with a checkpoint file or an open_clip tag."
+        )
+    path = Path(pretrained).expanduser()
+    if path.is_file():
+        identity, label = file_hash(path), path.stem
+        pretrained = str(path.resolve())
+    elif os.sep in pretrained or path.suffix in (".pt", ".bin", ".safetensors", ".pth"):
+        raise AdstoolError(f"The checkpoint {path} does not exist.", "Mend --pretrained.")
+    else:
+        identity, label = hashlib.blake2b(f"{name}|{pretrained}".encode()).hexdigest(), pretrained
+    return ClipSource(name, pretrained, None, identity, f"{slugify(f'{name}-{label}')}-{identity[:8]}")
+
+
+def file_hash(path: Path) -> str:
+    """Hash of a file's content."""
+    with open(path, "rb") as handle:
+        return hashlib.file_digest(handle, lambda: hashlib.blake2b(digest_size=16)).hexdigest()
+
+
+class ClipModel:
+    """A loaded CLIP: pictures and texts to unit vectors."""
+
+    def __init__(self, model: Any, preprocess: Any, tokenizer: Any) -> None:
+        import torch
+
+        self._torch = torch
+        self.device = pick_device()
+        self.model = model.eval().requires_grad_(False).to(self.device.torch)
+        self.preprocess = preprocess
+        self.tokenizer = tokenizer
+        self.precision = "fp32"
+        self.dtype = torch.float32
+        tokens = self.tokenizer([""]).to(self.device.torch)
+        with torch.inference_mode():
+            self.dim = int(self.model.encode_text(tokens).shape[-1])
+
+    def prepare(self, picture: Image.Image) -> torch.Tensor:
+        """A picture as the model takes it: float32 [3, height, width]."""
+        prepared: torch.Tensor = self.preprocess(picture)
+        return prepared
+
+    def encode_images(self, pictures: Sequence[torch.Tensor]) -> np.ndarray:
+        """Unit vectors float32 [n, dim] of prepared pictures."""
+        torch = self._torch
+        with torch.inference_mode():
+            batch = torch.stack(list(pictures)).to(self.device.torch, self.dtype)
+            if batch.device.type == "cpu":
+                batch = batch.contiguous(memory_format=torch.channels_last)
+            return self._unit(self.model.encode_image(batch))
+
+    def encode_texts(self, texts: Sequence[str]) -> np.ndarray:
+        """Unit vectors float32 [n, dim] of texts."""
+        torch = self._torch
+        with torch.inference_mode():
+            return self._unit(self.model.encode_text(self.tokenizer(list(texts)).to(self.device.torch)))
+
+    def _unit(self, features: torch.Tensor) -> np.ndarray:
+        vectors: np.ndarray = self._torch.nn.functional.normalize(features.float(), dim=-1).cpu().numpy()
+        return vectors
+
+    def in_bf16(self) -> ClipModel:
+        """A copy of this model that computes in bfloat16."""
+        import copy
+
+        other = copy.copy(self)
+        other.model = copy.deepcopy(self.model).to(self._torch.bfloat16)
+        other.precision, other.dtype = "bf16", self._torch.bfloat16
+        return other
+
+
+def load_clip(source: ClipSource) -> ClipModel:
+    """The model in fp32, on the fastest device present. Raises AdstoolError when it cannot be had."""
+    with _quiet_open_clip():
+        if source.folder is not None:
+            return load_folder(source.folder)
+        return _load_named(source)
+
+
+def load_folder(folder: Path) -> ClipModel:
+    import open_clip
+
+    config = read_json(folder / CONFIG)
+    try:
+        model, _, preprocess = open_clip.create_model_and_transforms(f"local-dir:{folder}")
+    except (RuntimeError, ValueError, OSError) as error:
+        raise AdstoolError(f"The CLIP in {folder} cannot be loaded: {error}", "Train it again.") from None
+    context = int(config["model_cfg"]["text_cfg"].get("context_length", 77))
+    return ClipModel(model, preprocess, load_tokenizer(folder, context))
+
+
+def _load_named(source: ClipSource) -> ClipModel:
+    import open_clip
+
+    known = open_clip.list_models()
+    if ":" not in source.name and source.name.replace("/", "-") not in known:
+        near = difflib.get_close_matches(source.name, known, n=3, cutoff=0.4)
+        hint = f"Did you mean {' or '.join(near)}?" if near else "See open_clip.list_models()."
+        raise AdstoolError(f"open_clip knows no model '{source.name}'.", hint)
+    tags = open_clip.list_pretrained_tags_by_model(source.name)
+    is_file = Path(source.pretrained).is_file()
+    if not is_file and source.pretrained not in tags:
+        raise AdstoolError(
+            f"'{source.pretrained}' is neither a file nor a tag of {source.name}.",
+            f"Tags: {', '.join(tags)}." if tags else "Give a checkpoint file.",
+        )
+    if not is_file:
+        log.info(
+            "fetching the weights '%s' of %s unless they are on this machine", source.pretrained, source.name
+        )
+    try:
+        model, _, preprocess = open_clip.create_model_and_transforms(
+            source.name, pretrained=source.pretrained
+        )
+        return ClipModel(model, preprocess, open_clip.get_tokenizer(source.name))
+    except Exception as error:  # downloads and checkpoints fail in many ways; all need the same answer
+        what = "cannot be loaded" if is_file else "cannot be fetched"
+        reason = str(error).strip().splitlines()[0][:300] if str(error).strip() else type(error).__name__
+        raise AdstoolError(
+            f"The weights '{source.pretrained}' of {source.name} {what}: {reason}",
+            "Check that the checkpoint belongs to the model."
+            if is_file
+            else "Fetch the file where there is a network and give it: --pretrained FILE.",
+        ) from None
+
+
+class _quiet_open_clip:
+    """open_clip tells its steps through the root logger; ours are told by our own."""
+
+    def __enter__(self) -> None:
+        self._level = logging.root.manager.disable
+        logging.disable(logging.WARNING)
+
+    def __exit__(self, *_: object) -> None:
+        logging.disable(self._level)

@@ -1,0 +1,194 @@
+"""What a CLIP learns from: a catalogue's pictures, cached small, with texts that are true of them."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import re
+import shutil
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+from PIL import Image
+
+from adstool.content.images import ImageProblem, is_url, load_image
+from adstool.errors import DataError
+from adstool.progress import log, track
+from adstool.warehouse import load_sql
+from adstool.workspace import Workspace, read_json, write_json
+
+if TYPE_CHECKING:
+    import duckdb
+
+WORD = re.compile(r"\w+")
+SPLITS = {"valid": 0.05, "test": 0.10}  # the rest is trained on
+
+
+def item_text(title: str | None, description: str | None) -> str:
+    """The text of an item that CLIP reads: title and description; empty when it has neither."""
+    return ". ".join(part.strip() for part in (title, description) if part and part.strip())
+
+
+@dataclass(frozen=True)
+class Pair:
+    """A picture and what the catalogue says of it."""
+
+    image: str  # path
+    title: str
+    description: str
+    category: str
+
+    @property
+    def text(self) -> str:
+        """Title and description, as `embed` reads them."""
+        return item_text(self.title, self.description)
+
+    @property
+    def words(self) -> frozenset[str]:
+        """All words said of the picture, in lower case."""
+        return frozenset(WORD.findall(f"{self.text} {self.category}".lower()))
+
+
+@dataclass(frozen=True)
+class ClipData:
+    """Pairs and their pictures: uint8 [n, 3, pixels, pixels], memory-mapped; `splits` are row numbers."""
+
+    pairs: list[Pair]
+    pictures: np.ndarray
+    splits: dict[str, np.ndarray]
+    fingerprint: str
+
+
+def catalogue_pairs(con: duckdb.DuckDBPyConnection) -> list[Pair]:
+    """One pair a picture and text of the catalogue, ads and pins alike. Raises DataError if none."""
+    rows = con.execute(load_sql("content_items"), {"kinds": ["ad", "pin"]}).fetchall()
+    found = {
+        Pair(image, title or "", description or "", category or "")
+        for _, _, title, description, image, category in rows
+        if image and not is_url(image) and item_text(title, description)
+    }
+    if not found:
+        raise DataError(
+            f"None of the {len(rows):,} items in the catalogue has both a picture file and a text.",
+            "Ingest a catalogue whose image column names files, with --images DIR if they lie elsewhere.",
+        )
+    return sorted(found, key=lambda pair: (pair.image, pair.text, pair.category))
+
+
+def split_of(image: str) -> str:
+    """train, valid or test, by a hash of the picture's file name: a picture is never on two sides."""
+    share = int(hashlib.blake2b(Path(image).name.encode(), digest_size=8).hexdigest(), 16) / 2**64
+    for name, width in SPLITS.items():
+        if share < width:
+            return name
+        share -= width
+    return "train"
+
+
+def load_clip_data(ws: Workspace, con: duckdb.DuckDBPyConnection, pixels: int) -> ClipData:
+    """The catalogue's pairs with pictures squashed to `pixels` x `pixels`, decoded once and cached.
+
+    Pictures that cannot be read are left out and counted in a warning. Raises DataError when fewer than two
+    pairs are left to train on.
+    """
+    pairs = catalogue_pairs(con)
+    stamps = [f"{pair.image}|{_stamp(pair.image)}" for pair in pairs]
+    texts = [[pair.title, pair.description, pair.category] for pair in pairs]
+    fingerprint = hashlib.blake2b(json.dumps([pixels, stamps, texts]).encode(), digest_size=8).hexdigest()
+    folder = ws.cache / "clip" / fingerprint
+    if not folder.is_dir():
+        _decode_all(pairs, pixels, folder)
+    kept = read_json(folder / "kept.json")
+    pairs = [pairs[row] for row in kept]
+    names = np.array([split_of(pair.image) for pair in pairs])
+    splits = {name: np.flatnonzero(names == name) for name in ("train", *SPLITS)}
+    if len(splits["train"]) < 2:
+        raise DataError(
+            f"Only {len(pairs)} pictures with a text can be read; too few to train on.",
+            "Ingest a larger catalogue.",
+        )
+    return ClipData(pairs, np.load(folder / "pictures.npy", mmap_mode="r"), splits, fingerprint)
+
+
+def _stamp(image: str) -> str:
+    try:
+        status = os.stat(image)
+    except OSError:
+        return "missing"
+    return f"{status.st_size}:{status.st_mtime_ns}"
+
+
+def _decode_all(pairs: Sequence[Pair], pixels: int, folder: Path) -> None:
+    """Decode into a temporary folder, then rename: a kill leaves nothing that could be taken for whole."""
+    shutil.rmtree(folder.parent, ignore_errors=True)  # caches of an earlier catalogue
+    partial = folder.with_name(f".{folder.name}.{os.getpid()}")
+    partial.mkdir(parents=True)
+    pictures = np.lib.format.open_memmap(
+        partial / "pictures.npy", mode="w+", dtype=np.uint8, shape=(len(pairs), 3, pixels, pixels)
+    )
+    kept: list[int] = []
+    problems: list[str] = []
+    with ThreadPoolExecutor(max_workers=os.cpu_count()) as pool:
+        decoded = pool.map(lambda pair: _small(pair.image, pixels), pairs)
+        for row, picture in enumerate(track(decoded, "pictures", total=len(pairs), unit="pic")):
+            if isinstance(picture, str):
+                problems.append(f"{pairs[row].image} {picture}")
+                continue
+            pictures[len(kept)] = picture
+            kept.append(row)
+    if problems:
+        log.warning("%d pictures left out, the first: %s", len(problems), problems[0])
+    pictures.flush()
+    write_json(partial / "kept.json", kept)
+    os.replace(partial, folder)
+
+
+def _small(image: str, pixels: int) -> np.ndarray | str:
+    try:
+        picture = load_image(image, None).convert("RGB")
+    except ImageProblem as problem:
+        return str(problem)
+    squashed = picture.resize((pixels, pixels), Image.Resampling.BICUBIC)
+    return np.asarray(squashed, np.uint8).transpose(2, 0, 1)
+
+
+def draw_text(pair: Pair, rng: np.random.Generator) -> str:
+    """A text true of the picture: all of it, the title, the category, or a few of its words.
+
+    The short ones make the model answer what people type; a title alone teaches it titles.
+    """
+    kind = rng.random()
+    if kind < 0.5:
+        return pair.text
+    if kind < 0.7 and pair.title:
+        return pair.title
+    if kind < 0.82 and pair.category:
+        return pair.category
+    words = WORD.findall(f"{pair.title or pair.text} {pair.category}")
+    count = min(len(words), int(rng.integers(1, 5)))
+    chosen = np.sort(rng.permutation(len(words))[:count])
+    return " ".join(words[index] for index in chosen)
+
+
+def true_of(texts: Sequence[str], pairs: Sequence[Pair]) -> np.ndarray:
+    """Which text is true of which picture: bool [texts, pairs], by all words of the text being said of it.
+
+    So a title is no negative of another picture with the same title, and "red shoes" none of any red shoes.
+    """
+    said = [frozenset(WORD.findall(text.lower())) for text in texts]
+    of_pair = [pair.words for pair in pairs]
+    index = {word: column for column, word in enumerate(sorted(frozenset().union(*said)))}
+    text_words = np.zeros((len(texts), len(index)), np.float32)
+    pair_words = np.zeros((len(pairs), len(index)), np.float32)
+    for row, words in enumerate(said):
+        text_words[row, [index[word] for word in words]] = 1.0
+    for row, words in enumerate(of_pair):
+        pair_words[row, [index[word] for word in words if word in index]] = 1.0
+    matched = text_words @ pair_words.T
+    true: np.ndarray = matched == text_words.sum(axis=1, keepdims=True)
+    return true
