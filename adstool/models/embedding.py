@@ -47,29 +47,37 @@ class FieldEmbedding(nn.Module):
         self.table = nn.Embedding(max(self.rows, 1), dim, sparse=True)
         nn.init.normal_(self.table.weight, std=0.05)
 
-    def forward(self, batch: Batch, with_history: bool = True) -> tuple[Tensor, Tensor | None, Tensor]:
+    def forward(
+        self, batch: Batch, columns: Tensor | None = None, with_history: bool = True
+    ) -> tuple[Tensor, Tensor | None, Tensor]:
         """Fields [B, F, d]; history tokens [B, K, d] (sum of the history columns) or None; all rows read.
 
-        The third value is the lookup itself, [B, F + columns * K, d], for a penalty on the rows it read.
+        `columns`: the indices of the categorical columns wanted; None: all F. The third value is the lookup
+        itself, [B, F + history columns * K, d], for a penalty on the rows it read.
         """
         codes = batch["categorical"]
+        offsets, identifying = self.offsets, self.identifying
+        if columns is not None:
+            codes = codes.index_select(1, columns)
+            offsets, identifying = offsets[columns], identifying[columns]
         if self.training and self.id_dropout > 0:
-            codes = self._forget(codes)
-        parts = [codes + self.offsets]
-        columns = self.history_fields if with_history else []
-        for name, field in columns:
+            codes = self._forget(codes, identifying)
+        parts = [codes + offsets]
+        history_fields = self.history_fields if with_history else []
+        for name, field in history_fields:
             parts.append(batch[name][:, : self.history_used] + self.offsets[field])
         looked_up = self.table(torch.cat(parts, dim=1) if len(parts) > 1 else parts[0])
-        fields = looked_up[:, : self.fields]
-        if not columns:
+        count = codes.shape[1]
+        fields = looked_up[:, :count]
+        if not history_fields:
             return fields, None, looked_up
-        history = looked_up[:, self.fields : self.fields + self.history_used]
-        if len(columns) == 2:
-            history = history + looked_up[:, self.fields + self.history_used :]
+        history = looked_up[:, count : count + self.history_used]
+        if len(history_fields) == 2:
+            history = history + looked_up[:, count + self.history_used :]
         return fields, history, looked_up
 
-    def _forget(self, codes: Tensor) -> Tensor:
-        chosen = (torch.rand(codes.shape, device=codes.device) < self.id_dropout) & self.identifying
+    def _forget(self, codes: Tensor, identifying: Tensor) -> Tensor:
+        chosen = (torch.rand(codes.shape, device=codes.device) < self.id_dropout) & identifying
         buckets = torch.randint(1, self.unknown_buckets + 1, codes.shape, device=codes.device)
         return torch.where(chosen, buckets, codes)
 

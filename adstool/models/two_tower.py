@@ -61,8 +61,8 @@ class Tower(nn.Module):
     def forward(
         self, fields: Tensor, numeric: Tensor | None, content: Tensor | None, pooled: Tensor | None
     ) -> Tensor:
-        """Fields of all columns [B, F, d] and this side's other inputs -> unit vectors [B, H, dim]."""
-        parts = [fields.index_select(1, self.columns).flatten(1)]
+        """This side's fields [B, columns, d] and its other inputs -> unit vectors [B, H, dim]."""
+        parts = [fields.flatten(1)]
         if self.has_numeric:
             assert numeric is not None
             parts.append(numeric.index_select(1, self.numeric))
@@ -109,6 +109,11 @@ class TwoTower(nn.Module):
         return (*names, "item_content") if self.item.content is not None else tuple(names)
 
     @property
+    def input_names(self) -> tuple[str, ...]:
+        """The inputs that both towers together read."""
+        return tuple(dict.fromkeys((*self.user_inputs, *self.item_inputs)))
+
+    @property
     def output_names(self) -> tuple[str, ...]:
         """The head of every vector."""
         return self.config.heads
@@ -135,8 +140,11 @@ class TwoTower(nn.Module):
         Both towers read their rows in one lookup.
         """
         fields, history, looked_up = self.embedding(batch)
-        user = self.user(fields, batch.get("numeric"), batch.get("user_content"), self._pool(history, batch))
-        item = self.item(fields, batch.get("numeric"), batch.get("item_content"), None)
+        user_fields = fields.index_select(1, self.user.columns)
+        item_fields = fields.index_select(1, self.item.columns)
+        pooled = self._pool(history, batch)
+        user = self.user(user_fields, batch.get("numeric"), batch.get("user_content"), pooled)
+        item = self.item(item_fields, batch.get("numeric"), batch.get("item_content"), None)
         logits = (user * item).sum(dim=2) * self.scale() + self.bias
         return logits, self._penalty(looked_up), user, item
 
@@ -149,13 +157,13 @@ class TwoTower(nn.Module):
         return self._item(batch)
 
     def _user(self, batch: Batch) -> tuple[Tensor, Tensor]:
-        fields, history, looked_up = self.embedding(batch)
+        fields, history, looked_up = self.embedding(batch, self.user.columns)
         pooled = self._pool(history, batch)
         vectors = self.user(fields, batch.get("numeric"), batch.get("user_content"), pooled)
         return vectors, self._penalty(looked_up)
 
     def _item(self, batch: Batch) -> tuple[Tensor, Tensor]:
-        fields, _, looked_up = self.embedding({"categorical": batch["categorical"]}, with_history=False)
+        fields, _, looked_up = self.embedding(batch, self.item.columns, with_history=False)
         vectors = self.item(fields, batch.get("numeric"), batch.get("item_content"), None)
         return vectors, self._penalty(looked_up)
 

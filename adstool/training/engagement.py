@@ -1,0 +1,152 @@
+"""`train engagement`: the heavy ranker on logged impressions, or on anyone's flat table."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from adstool.config import Settings
+from adstool.models.engagement import EngagementConfig, EngagementModel
+from adstool.models.inputs import Batch, InputSpec, input_spec
+from adstool.models.layers import quantile_edges
+from adstool.training.batches import Rows
+from adstool.training.data import Examples, base_rates, happened, load_training_data
+from adstool.training.losses import masked_bce
+from adstool.training.metrics import log_loss, sigmoid
+from adstool.training.options import Plan, TrainOptions, TrainResult, make_plan
+from adstool.training.predict import gather, predict_logits
+from adstool.training.record import finish_run, fingerprint_of, fit_run, probability_metrics
+from adstool.workspace import Workspace
+
+if TYPE_CHECKING:
+    import duckdb
+
+EDGE_SAMPLE = 200_000  # rows that the quantile edges of numeric columns rest on
+
+# The first is the default: sized for tens of thousands of impressions. A preset is a row here.
+PRESETS: dict[str, dict[str, Any]] = {
+    "small": {},
+    "base": {"hidden": (400, 400), "cross_layers": 3, "embedding_dim": 16},
+    "dcnv2": {
+        # The DCN-V2 that public CTR benchmarks train: 3 crosses beside an MLP of 400 x 3, 16 a field.
+        "hidden": (400, 400, 400),
+        "cross_layers": 3,
+        "embedding_dim": 16,
+        "numeric_bins": 0,
+        "dropout": 0.0,
+        "id_dropout": 0.0,
+        "embedding_penalty": 0.0,
+        "weight_decay": 0.0,
+    },
+}
+
+
+@dataclass(frozen=True)
+class EngagementTaskConfig:
+    """What `train engagement` can be told besides the model's and the loop's settings."""
+
+    gamma: float = 0.0  # focal exponent; 0 is plain cross entropy
+
+
+class EngagementTask:
+    """Cross entropy of every action's head over the training split."""
+
+    def __init__(
+        self, name: str, model: EngagementModel, examples: Examples, config: EngagementTaskConfig
+    ) -> None:
+        self.name, self.model, self.examples, self.config = name, model, examples, config
+        self.first = examples.splits["train"].start
+        self.rows = examples.splits["train"].stop - self.first
+
+    def load(self, rows: Rows, rng: np.random.Generator) -> Batch:
+        """Inputs, labels and weights of training rows."""
+        rows = rows + self.first
+        batch = gather(self.examples, self.model.input_names, rows, self.model.config.history_used)
+        batch["labels"] = torch.from_numpy(happened(self.examples.labels[rows]))
+        batch["weight"] = torch.from_numpy(np.ascontiguousarray(self.examples.sample_weight[rows]))
+        return batch
+
+    def loss(self, batch: Batch) -> Tensor:
+        """Cross entropy and the penalty on the embeddings that were read."""
+        logits, penalty = self.model.with_penalty(batch)
+        return masked_bce(logits, batch["labels"], batch["weight"], self.config.gamma) + penalty
+
+    def validate(self) -> float:
+        """The log loss of the validation split, summed over heads."""
+        rows = self.examples.splits["valid"]
+        labels = happened(np.asarray(self.examples.labels[rows]))
+        return summed_log_loss(predict_logits(self.model, self.examples, rows), labels)
+
+
+def summed_log_loss(logits: np.ndarray, labels: np.ndarray) -> float:
+    """Log loss summed over the heads that have known labels; nan when none has."""
+    losses = []
+    for head in range(labels.shape[1]):
+        known = ~np.isnan(labels[:, head])
+        if known.any():
+            losses.append(log_loss(labels[known, head], sigmoid(logits[known, head])))
+    return float(np.sum(losses)) if losses else float("nan")
+
+
+def build_engagement(spec: InputSpec, plan: Plan, examples: Examples) -> EngagementModel:
+    """A model with fresh weights, its bins at the quantiles of training and its biases at the base rates."""
+    torch.manual_seed(plan.loop.seed)
+    model = EngagementModel(EngagementConfig(inputs=spec, **plan.model))
+    train = examples.splits["train"]
+    if model.bins is not None:
+        step = max((train.stop - train.start) // EDGE_SAMPLE, 1)
+        sample = np.array(examples.numeric[train][::step], dtype=np.float32)
+        model.bins.set_edges(quantile_edges(torch.from_numpy(sample), model.bins.bins))
+    rates = torch.from_numpy(base_rates(examples, train))
+    with torch.no_grad():
+        model.heads.bias.copy_(torch.logit(rates))
+    return model
+
+
+def train_engagement(
+    ws: Workspace, settings: Settings, con: duckdb.DuckDBPyConnection, run_dir: Path, options: TrainOptions
+) -> TrainResult:
+    """Train the heavy ranker on the workspace's impressions, into `run_dir`."""
+    plan = make_plan(settings, options, PRESETS, EngagementConfig, EngagementTaskConfig)
+    dataset = load_training_data(ws, settings, con)
+    spec = input_spec(dataset)
+    surface = spec.field("surface")
+    surfaces = dataset.categorical[:, surface] if surface >= 0 else None
+    return train_examples("engagement", spec, plan, dataset, dataset.encoder, run_dir, options, surfaces)
+
+
+def train_examples(
+    name: str,
+    spec: InputSpec,
+    plan: Plan,
+    examples: Examples,
+    encoder: Any,
+    run_dir: Path,
+    options: TrainOptions,
+    surfaces: np.ndarray | None = None,
+) -> TrainResult:
+    """Train an EngagementModel on any examples, and write the run."""
+    task_config = EngagementTaskConfig(**plan.task)
+    model = build_engagement(spec, plan, examples)
+    fingerprint = fingerprint_of(examples, model, plan.loop, task_config)
+    task = EngagementTask(name, model, examples, task_config)
+    fitted, device = fit_run(task, plan.loop, options, run_dir, fingerprint)
+    metrics = probability_metrics(model, examples, run_dir, surfaces)
+    return finish_run(
+        run_dir,
+        name,
+        "engagement",
+        model,
+        fitted,
+        device,
+        plan.loop,
+        metrics,
+        examples,
+        encoder,
+        surface_field=spec.field("surface"),
+    )

@@ -1,0 +1,166 @@
+"""How a training run is asked for, planned and reported."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Mapping
+from dataclasses import dataclass, field, fields
+from typing import Any, get_type_hints
+
+from adstool.config import Settings
+from adstool.errors import UsageError
+
+
+@dataclass(frozen=True)
+class TrainOptions:
+    """What a `train` command was given; None and "" leave the choice to presets and settings."""
+
+    preset: str = ""
+    overrides: Mapping[str, str] = field(default_factory=dict)  # --set key=value
+    epochs: int | None = None
+    batch_size: int | None = None
+    seed: int | None = None
+    resume: bool | None = None  # None: go on if nothing changed; True: say so when that fails; False: never
+
+
+@dataclass(frozen=True)
+class LoopConfig:
+    """How the loop trains; every key can be given by --set."""
+
+    epochs: int = 10  # at most; early stopping may end sooner
+    batch_size: int = 2048  # rows a step
+    learning_rate: float = 1e-3  # of Adam, dense layers and tables alike
+    weight_decay: float = 1e-4  # decoupled, on matrices of the dense layers
+    patience: int = 2  # epochs without a better validation loss before stopping
+    seed: int = 0
+    schedule: str = "constant"  # constant | cosine, down to a tenth over all epochs
+    warmup: int = 20  # steps over which the learning rate rises from nothing
+    precision: str = "fp32"  # fp32 | bf16 for the dense layers' products
+    average: float = 0.0  # weight of the past in the averaged model that is validated and kept; 0: none
+    clip: float = 10.0  # largest norm of the dense gradient
+    checkpoint_seconds: float = 60.0  # between checkpoints inside an epoch; each epoch ends with one
+
+    def validate(self) -> None:
+        """Raise UsageError for values that cannot be trained with."""
+        for name in ("epochs", "batch_size", "patience"):
+            if getattr(self, name) < 1:
+                raise UsageError(f"{name} must be at least 1, not {getattr(self, name)}.", "Give a count.")
+        if not self.learning_rate > 0:
+            raise UsageError(f"learning_rate must be above 0, not {self.learning_rate}.", "Try 0.001.")
+        for name, choices in (("schedule", ("constant", "cosine")), ("precision", ("fp32", "bf16"))):
+            if getattr(self, name) not in choices:
+                raise UsageError(
+                    f"{name} is {getattr(self, name)!r}; it can be {' or '.join(choices)}.", "Choose one."
+                )
+        if not 0 <= self.average < 1:
+            raise UsageError(f"average must be in [0, 1), not {self.average}.", "Try 0.99, or 0 for none.")
+
+
+@dataclass(frozen=True)
+class Plan:
+    """The loop's config, and the values that differ from the defaults of the model's and the task's config."""
+
+    loop: LoopConfig
+    model: dict[str, Any]
+    task: dict[str, Any]
+
+
+@dataclass
+class TrainResult:
+    """What training gave; `metrics` has the keys valid and test."""
+
+    model: str
+    metrics: dict[str, Any]
+    parameters: int
+    rows_per_second: float
+    seconds: float
+    epochs: int
+    best_epoch: int
+    resumed: bool = False
+    run_id: str = ""
+
+    def to_json(self) -> dict[str, Any]:
+        """The result as the command prints it."""
+        return {f.name: getattr(self, f.name) for f in fields(self)}
+
+
+Preset = Mapping[str, Any]
+
+
+def make_plan(
+    settings: Settings,
+    options: TrainOptions,
+    presets: Mapping[str, Preset],
+    model_config: type,
+    task_config: type,
+) -> Plan:
+    """Defaults < preset < adstool.toml or environment < --set < the command's own flags.
+
+    Raises UsageError for an unknown preset or key (naming the nearest known one) or a value of a wrong type.
+    """
+    name = options.preset or next(iter(presets))
+    if name not in presets:
+        raise UsageError(f"There is no preset '{name}'.", _nearest(name, list(presets)))
+    kinds = {
+        "loop": get_type_hints(LoopConfig),
+        "model": {k: v for k, v in get_type_hints(model_config).items() if k != "inputs"},
+        "task": get_type_hints(task_config),
+    }
+    chosen: dict[str, dict[str, Any]] = {"loop": {}, "model": {}, "task": {}}
+
+    def put(key: str, value: Any) -> None:
+        for part, hints in kinds.items():
+            if key in hints:
+                chosen[part][key] = _parse(key, value, hints[key])
+                return
+        known = sorted(key for hints in kinds.values() for key in hints)
+        raise UsageError(f"--set: there is no '{key}' to set.", _nearest(key, known))
+
+    training = settings.training
+    for key in ("epochs", "batch_size", "learning_rate", "seed", "patience"):
+        put(key, getattr(training, key))
+    for key, value in presets[name].items():
+        put(key, value)
+    for key in ("epochs", "batch_size", "learning_rate", "seed", "patience"):
+        if f"training.{key}" in settings.origins:
+            put(key, getattr(training, key))
+    for key, value in options.overrides.items():
+        put(key, value)
+    for key in ("epochs", "batch_size", "seed"):
+        if getattr(options, key) is not None:
+            put(key, getattr(options, key))
+    loop = LoopConfig(**chosen["loop"])
+    loop.validate()
+    return Plan(loop, chosen["model"], chosen["task"])
+
+
+def _nearest(name: str, known: list[str]) -> str:
+    near = difflib.get_close_matches(name, known, n=1, cutoff=0.5)
+    return f"Did you mean '{near[0]}'?" if near else f"Known: {', '.join(known)}."
+
+
+def _parse(key: str, value: Any, kind: Any) -> Any:
+    """`value` as `kind`: int, float, str, bool, or a tuple of integers or words written a,b,c."""
+    try:
+        if kind is bool:
+            return value if isinstance(value, bool) else _boolean(str(value))
+        if kind in (int, float):
+            return kind(value)
+        if kind is str:
+            return str(value)
+        parts = value.replace("[", "").replace("]", "").split(",") if isinstance(value, str) else value
+        inner = int if "int" in str(kind) else str
+        return tuple(inner(part) for part in parts if str(part).strip())
+    except ValueError:
+        wanted = getattr(kind, "__name__", str(kind))
+        raise UsageError(
+            f"--set {key}={value}: that is not a {wanted}.", "Write --set key=value; lists as 128,64."
+        ) from None
+
+
+def _boolean(text: str) -> bool:
+    if text.lower() in ("true", "1", "yes"):
+        return True
+    if text.lower() in ("false", "0", "no"):
+        return False
+    raise ValueError

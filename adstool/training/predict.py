@@ -1,0 +1,69 @@
+"""Batches of a data set as tensors, and a model's logits over a whole split."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import nn
+
+from adstool.models.inputs import Batch
+from adstool.training.batches import Rows
+
+if TYPE_CHECKING:
+    from adstool.training.data import Examples
+
+PREDICTIONS = "predictions.npz"
+HISTORY = ("history_item", "history_category", "history_action", "history_age")
+
+
+def gather(
+    examples: Examples, names: Sequence[str], rows: Rows | slice, history_used: int | None = None
+) -> Batch:
+    """The inputs `names` of `rows` as torch tensors: int64 where they are integers, else float32.
+
+    Only the `history_used` most recent history entries are read.
+    """
+    batch: Batch = {}
+    for name in names:
+        if name == "item_content":
+            values = examples.items.content[np.asarray(examples.item_row[rows])]
+        else:
+            column = getattr(examples, name)
+            if name in HISTORY and history_used is not None:
+                column = column[:, :history_used]
+            values = column[rows]
+        wanted = torch.int64 if np.issubdtype(values.dtype, np.integer) else torch.float32
+        batch[name] = torch.from_numpy(np.ascontiguousarray(values)).to(wanted)
+    return batch
+
+
+@torch.inference_mode()
+def predict_logits(model: nn.Module, examples: Examples, rows: slice, batch_size: int = 8192) -> NDArray[Any]:
+    """The logits [n, A] (float32) of a model with `input_names` over a slice of rows, in evaluation mode."""
+    device = next(model.parameters()).device
+    training = model.training
+    model.eval()
+    used = getattr(model.config, "history_used", None)
+    parts = []
+    for start in range(rows.start, rows.stop, batch_size):
+        part = slice(start, min(start + batch_size, rows.stop))
+        batch = gather(examples, model.input_names, part, used)  # type: ignore[arg-type]
+        parts.append(model({k: v.to(device) for k, v in batch.items()}).float().cpu().numpy())
+    model.train(training)
+    if not parts:
+        heads = len(model.output_names)  # type: ignore[arg-type]
+        return np.empty((0, heads), dtype=np.float32)
+    return np.concatenate(parts)
+
+
+def save_predictions(path: Path, splits: dict[str, dict[str, NDArray[Any]]]) -> None:
+    """Write what the model says of each held-out split, for calibration: arrays named <split>_<what>."""
+    arrays = {f"{split}_{name}": array for split, held in splits.items() for name, array in held.items()}
+    temporary = path.with_name(f".{path.name}.tmp.npz")
+    np.savez(temporary, **arrays)  # type: ignore[arg-type]
+    temporary.replace(path)

@@ -1,0 +1,187 @@
+"""`train retrieval`: two towers under a sampled softmax with ln q subtracted, judged by recall@k."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from adstool.config import Settings
+from adstool.errors import DataError
+from adstool.models.inputs import Batch, InputSpec, input_spec
+from adstool.models.two_tower import TwoTower, TwoTowerConfig
+from adstool.training.batches import Rows
+from adstool.training.data import Examples, engaged_rows, load_training_data
+from adstool.training.lightweight import tower_facts
+from adstool.training.losses import inclusion_log_q, same_user_hits, sampled_softmax
+from adstool.training.metrics import ranks_of, recall_at
+from adstool.training.options import Plan, TrainOptions, TrainResult, make_plan
+from adstool.training.predict import gather
+from adstool.training.record import finish_run, fingerprint_of, fit_run
+from adstool.workspace import Workspace
+
+if TYPE_CHECKING:
+    import duckdb
+
+DEPTHS = (10, 50, 100, 500)  # k of recall@k
+JUDGED = 4096  # engaged rows of a split that metrics rest on, evenly spaced; each is ranked among all items
+
+# The first is the default.
+PRESETS: dict[str, dict[str, Any]] = {
+    "small": {"batch_size": 512, "epochs": 15},
+    "base": {"batch_size": 2048, "dim": 64, "hidden": (256, 128), "negatives": 2048},
+}
+
+
+@dataclass(frozen=True)
+class RetrievalTaskConfig:
+    """What `train retrieval` can be told besides the model's and the loop's settings."""
+
+    negatives: int = 512  # R items drawn uniformly a batch, beside the batch's own
+
+
+class RetrievalTask:
+    """Sampled softmax over the engaged rows of the training split."""
+
+    name = "retrieval"
+
+    def __init__(self, model: TwoTower, examples: Examples, config: RetrievalTaskConfig) -> None:
+        self.model, self.examples, self.config = model, examples, config
+        train = examples.splits["train"]
+        self.engaged = engaged_rows(examples, train)
+        self.rows = len(self.engaged)
+        if self.rows == 0:
+            raise DataError(
+                "Training holds no impression that was engaged with, so there is nothing to retrieve for.",
+                "Check that the actions of the log are those of [[actions]].",
+            )
+        counts = np.bincount(examples.item_row[self.engaged], minlength=len(examples.items.content))
+        self.popularity = counts
+        self.share = (counts / self.rows).astype(np.float32)
+        # Items by the training rows that show them, so that a uniform item comes as it was at some time of
+        # training: its counters then tell nothing about whether it is a positive.
+        items = np.asarray(examples.item_row[train])
+        self.by_item = np.argsort(items, kind="stable").astype(np.int64) + train.start
+        self.shown, self.starts, self.counts = np.unique(
+            items[self.by_item - train.start], return_index=True, return_counts=True
+        )
+
+    def load(self, rows: Rows, rng: np.random.Generator) -> Batch:
+        """User inputs of the positives, and the item inputs of all candidates, each item once."""
+        examples, used = self.examples, self.model.config.history_used
+        positive = self.engaged[rows]
+        drawn = rng.integers(0, len(self.shown), self.config.negatives)
+        offset = (rng.random(len(drawn)) * self.counts[drawn]).astype(np.int64)
+        pool = np.concatenate([positive, self.by_item[self.starts[drawn] + offset]])
+        items, first, place = np.unique(examples.item_row[pool], return_index=True, return_inverse=True)
+        user = gather(examples, self.model.user_inputs, positive, used)
+        item = gather(examples, self.model.item_inputs, pool[first], used)
+        batch = {f"user/{k}": v for k, v in user.items()} | {f"item/{k}": v for k, v in item.items()}
+        batch["target"] = torch.from_numpy(place[: len(positive)].astype(np.int64))
+        batch["share"] = torch.from_numpy(self.share[items])
+        batch["user"] = torch.from_numpy(np.asarray(examples.user[positive], dtype=np.int64))
+        return batch
+
+    def loss(self, batch: Batch) -> Tensor:
+        """Sampled softmax and the penalty on the embeddings that were read."""
+        user, user_penalty = self.model.encode_user_with_penalty(_side(batch, "user/"))
+        item, item_penalty = self.model.encode_item_with_penalty(_side(batch, "item/"))
+        logits = user[:, 0] @ item[:, 0].T * self.model.scale()
+        target = batch["target"]
+        log_q = inclusion_log_q(batch["share"], len(target), self.config.negatives, len(self.shown))
+        hidden = same_user_hits(batch["user"], target, logits.shape[1])
+        return sampled_softmax(logits, target, log_q.to(logits.device), hidden) + user_penalty + item_penalty
+
+    def validate(self) -> float:
+        """The cross entropy of the validation split's engaged items among all items."""
+        return self.judge("valid")[0]
+
+    def judge(self, split: str) -> tuple[float, dict[str, Any]]:
+        """Full-softmax cross entropy and recall@k of a split's engaged rows, beside popularity's recall."""
+        rows = self.examples.splits[split]
+        positive = engaged_rows(self.examples, rows)
+        if len(positive) == 0:
+            return float("nan"), {"rows": 0}
+        positive = positive[np.linspace(0, len(positive) - 1, min(len(positive), JUDGED)).astype(np.int64)]
+        items, seen_at = item_snapshot(self.examples, rows)
+        user = self._encode("user", positive)
+        item = self._encode("item", seen_at)
+        wanted = np.searchsorted(items, self.examples.item_row[positive])
+        scale = float(self.model.scale()[0].detach())
+        ranks, losses = [], []
+        for start in range(0, len(positive), 512):
+            part = slice(start, start + 512)
+            scores = (user[part] @ item.T) * scale
+            ranks.append(ranks_of(scores, wanted[part]))
+            top = scores.max(axis=1, keepdims=True)
+            total = np.log(np.exp(scores - top).sum(axis=1)) + top[:, 0]
+            losses.append(total - scores[np.arange(len(scores)), wanted[part]])
+        popular = self.popularity[items].astype(np.float64)
+        by_popularity = ranks_of(np.broadcast_to(popular, (1, len(items))).repeat(len(positive), 0), wanted)
+        metrics: dict[str, Any] = {"rows": len(positive), "items": len(items)}
+        for k in DEPTHS:
+            if k < len(items):
+                metrics[f"recall@{k}"] = recall_at(np.concatenate(ranks), k)
+                metrics[f"popular_recall@{k}"] = recall_at(by_popularity, k)
+        loss = float(np.mean(np.concatenate(losses)))
+        return loss, {**metrics, "log_loss": loss}
+
+    @torch.inference_mode()
+    def _encode(self, side: str, rows: Rows) -> NDArray[Any]:
+        encode = self.model.encode_user if side == "user" else self.model.encode_item
+        names = self.model.user_inputs if side == "user" else self.model.item_inputs
+        device = next(self.model.parameters()).device
+        parts = []
+        for start in range(0, len(rows), 8192):
+            batch = gather(self.examples, names, rows[start : start + 8192], self.model.config.history_used)
+            parts.append(encode({k: v.to(device) for k, v in batch.items()})[:, 0].float().cpu().numpy())
+        return np.concatenate(parts)
+
+
+def _side(batch: Batch, prefix: str) -> Batch:
+    return {name[len(prefix) :]: value for name, value in batch.items() if name.startswith(prefix)}
+
+
+def item_snapshot(examples: Examples, split: slice) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """Items to choose from during a split, sorted, and for each the row that shows it as the split begins.
+
+    That is its last row before the split; an item first shown within the split stands as it was then, new.
+    """
+    before = np.asarray(examples.item_row[: split.start])
+    known, reverse = np.unique(before[::-1], return_index=True)
+    fresh, first = np.unique(np.asarray(examples.item_row[split]), return_index=True)
+    new = ~np.isin(fresh, known, assume_unique=True)
+    items = np.concatenate([known, fresh[new]])
+    rows = np.concatenate([split.start - 1 - reverse, split.start + first[new]])
+    order = np.argsort(items)
+    return items[order].astype(np.int64), rows[order].astype(np.int64)
+
+
+def build_retrieval(spec: InputSpec, plan: Plan) -> TwoTower:
+    """Towers with fresh weights and one head."""
+    torch.manual_seed(plan.loop.seed)
+    return TwoTower(TwoTowerConfig(inputs=spec, **{**plan.model, "heads": ("engage",)}))
+
+
+def train_retrieval(
+    ws: Workspace, settings: Settings, con: duckdb.DuckDBPyConnection, run_dir: Path, options: TrainOptions
+) -> TrainResult:
+    """Train the retrieval towers on the workspace's engaged impressions, into `run_dir`."""
+    plan = make_plan(settings, options, PRESETS, TwoTowerConfig, RetrievalTaskConfig)
+    dataset = load_training_data(ws, settings, con)
+    task_config = RetrievalTaskConfig(**plan.task)
+    model = build_retrieval(input_spec(dataset), plan)
+    fingerprint = fingerprint_of(dataset, model, plan.loop, task_config)
+    task = RetrievalTask(model, dataset, task_config)
+    fitted, device = fit_run(task, plan.loop, options, run_dir, fingerprint)
+    model.eval()
+    metrics = {split: task.judge(split)[1] for split in ("valid", "test")}
+    return finish_run(
+        run_dir, "retrieval", "two_tower", model, fitted, device, plan.loop, metrics, dataset,
+        dataset.encoder, **tower_facts(model),
+    )  # fmt: skip
