@@ -29,7 +29,9 @@ from adstool.workspace import Workspace, read_json, write_json
 if TYPE_CHECKING:
     import duckdb
 
-CHECKPOINT = "checkpoint.safetensors"
+CHECKPOINT = (
+    "checkpoint/state.safetensors"  # in a folder of its own: open_clip loads what lies beside the config
+)
 
 
 @dataclass(frozen=True)
@@ -163,7 +165,7 @@ def load(
 
 def forget(folder: Path) -> None:
     """Delete the checkpoint of a finished training."""
-    (folder / CHECKPOINT).unlink(missing_ok=True)
+    shutil.rmtree((folder / CHECKPOINT).parent, ignore_errors=True)
 
 
 def versions() -> dict[str, str]:
@@ -174,6 +176,7 @@ def versions() -> dict[str, str]:
 
 
 def _write(path: Path, tensors: Mapping[str, torch.Tensor], notes: Mapping[str, str]) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{path.name}.tmp")
     save_file(dict(tensors), temporary, metadata={"format": "pt", **notes})
     os.replace(temporary, path)

@@ -49,7 +49,7 @@ class ItemVectors:
     problem: str | None  # why the picture could not be used
     image: np.ndarray | None
     text: np.ndarray | None
-    joint: np.ndarray
+    joint: np.ndarray | None
 
 
 def slugify(name: str) -> str:
@@ -143,14 +143,15 @@ class VectorTable:
 
     def sides(self, column: str, hashes: set[str]) -> dict[str, np.ndarray]:
         """Vectors already made, by hash: `column` is text or image, `hashes` those looked for."""
-        known = self.columns(f"{column}_hash", column)
-        key = known[f"{column}_hash"]
-        wanted = pc.and_(
-            pc.is_in(key, value_set=pa.array(sorted(hashes), pa.string())),
-            pc.is_valid(known[column]),
-        )
-        known = known.filter(wanted)
-        return dict(zip(known[f"{column}_hash"].to_pylist(), matrix(known[column], self.dim), strict=True))
+        name = f"{column}_hash"
+        shared = sorted(hashes & set(self.columns(name)[name].to_pylist()))
+        found: dict[str, np.ndarray] = {}
+        for start in range(0, len(shared), 1000):
+            query = self._table.search().where(col(name).isin(shared[start : start + 1000]))
+            known = query.select([name, column]).limit(None).to_arrow()
+            known = known.filter(pc.is_valid(known[column]))
+            found |= zip(known[name].to_pylist(), matrix(known[column], self.dim), strict=True)
+        return found
 
     def write(self, rows: Sequence[ItemVectors], *, replacing: bool) -> None:
         """Store rows in one version; with `replacing`, rows of the same item_id give way."""

@@ -1,0 +1,235 @@
+"""`embed`: the vectors of all catalogue items, making only those that are new or changed.
+
+An item is known by the hash of its text, of its picture's bytes and of the model. Every few batches are one
+write, so that work cut off goes on where it stopped; equal texts and pictures go through the model once.
+"""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from adstool.config import Settings
+from adstool.content.clip import ClipModel, ClipSource, load_clip, resolve_source
+from adstool.content.clip_data import item_text
+from adstool.content.encoding import Encoder
+from adstool.content.images import hash_bytes, hash_image, is_url
+from adstool.content.precision import SAMPLE, check_precision, in_precision
+from adstool.content.vectors import (
+    ITEM_TYPES,
+    ActiveModel,
+    VectorTable,
+    active_model,
+    set_active_model,
+)
+from adstool.errors import DataError
+from adstool.progress import bar, log, track
+from adstool.warehouse import load_sql
+from adstool.workspace import Workspace
+
+if TYPE_CHECKING:
+    import duckdb
+
+WRITE_EVERY = 8  # batches; each write is a version of the table
+
+
+@dataclass(frozen=True)
+class Item:
+    """What there is to embed of one item."""
+
+    item_id: str
+    text: str
+    image: str | None
+    text_hash: str | None
+    image_hash: str | None
+    problem: str | None  # why the picture cannot be used, as far as its file tells
+    content_hash: str
+
+
+@dataclass
+class EmbedResult:
+    """What `embed` did: every item is embedded, skipped as unchanged, or failed (its picture cannot be used).
+
+    A failed item with a text is embedded by its text. `failures` are (item_id, reason).
+    """
+
+    model: str
+    dim: int = 0
+    precision: str | None = None  # None: nothing had to be embedded
+    embedded: int = 0
+    skipped: int = 0
+    failed: int = 0
+    removed: int = 0
+    seconds: float = 0.0
+    failures: list[tuple[str, str]] = field(default_factory=list)
+
+    @property
+    def items_per_second(self) -> float:
+        """Items written a second, decoding and writing included, loading the model not."""
+        done = self.embedded + self.failed if self.precision else 0
+        return done / self.seconds if self.seconds > 0 else 0.0
+
+
+@dataclass
+class _Plan:
+    """What is to be done for one item type."""
+
+    kind: str
+    table: VectorTable | None
+    pending: list[Item]
+    replaced: set[str]
+    gone: set[str]
+
+
+def embed_items(
+    ws: Workspace,
+    settings: Settings,
+    con: duckdb.DuckDBPyConnection,
+    kinds: Sequence[str] = ITEM_TYPES,
+    *,
+    images: Path | None = None,
+) -> EmbedResult:
+    """Bring the vector tables of the model in settings.content up to date with the catalogue.
+
+    `kinds` are item types ('ad', 'pin'); `images` is the folder of relative image paths. New and changed
+    items are embedded, those that left the catalogue removed, the model becomes the workspace's model in use.
+    Raises AdstoolError when the model cannot be loaded, DataError when there is nothing to embed.
+    """
+    check_precision(settings.content.precision)
+    source = resolve_source(ws, settings)
+    result = EmbedResult(source.name)
+    plans = [_plan(ws, con, source, kind, images, result) for kind in kinds]
+    dims = [plan.table.dim for plan in plans if plan.table]
+    if any(plan.pending for plan in plans):
+        result.dim = _embed(ws, settings, source, plans, images, result)
+    elif dims:
+        result.dim = dims[0]
+        log.info("vectors of %s are up to date", source.name)
+    else:
+        raise DataError(
+            f"The catalogue holds no {' or '.join(kinds)} with a text or a picture.",
+            "Ingest one: adstool ingest FILES.",
+        )
+    for plan in plans:
+        if plan.table and plan.gone:
+            plan.table.remove(plan.gone)
+            result.removed += len(plan.gone)
+        if plan.table:
+            plan.table.compact()
+    _activate(ws, source, result.dim)
+    if result.failed:
+        item_id, reason = result.failures[0]
+        log.warning("%d pictures cannot be used, the first: %s %s", result.failed, item_id, reason)
+    return result
+
+
+def _plan(
+    ws: Workspace,
+    con: duckdb.DuckDBPyConnection,
+    source: ClipSource,
+    kind: str,
+    images: Path | None,
+    result: EmbedResult,
+) -> _Plan:
+    items = _read_items(con, source, kind, images)
+    table = VectorTable.open(ws, kind, source.slug)
+    known: dict[str, tuple[str, str | None]] = {}
+    if table:
+        rows = table.columns("item_id", "content_hash", "problem").to_pydict()
+        hashes = zip(rows["content_hash"], rows["problem"], strict=True)
+        known = dict(zip(rows["item_id"], hashes, strict=True))
+    pending = []
+    for item in items:
+        content_hash, problem = known.get(item.item_id, (None, None))
+        if content_hash != item.content_hash:
+            pending.append(item)
+        elif problem:
+            result.failed += 1
+            result.failures.append((item.item_id, problem))
+        else:
+            result.skipped += 1
+    replaced = {item.item_id for item in pending} & known.keys()
+    return _Plan(kind, table, pending, replaced, known.keys() - {item.item_id for item in items})
+
+
+def _read_items(
+    con: duckdb.DuckDBPyConnection, source: ClipSource, kind: str, images: Path | None
+) -> list[Item]:
+    rows = con.execute(load_sql("content_items"), {"kinds": [kind]}).fetchall()
+    remote = sum(1 for row in rows if row[4] and is_url(row[4]))
+    if remote:
+        log.info("%d %ss name their picture by URL; it is not fetched, their text is embedded", remote, kind)
+    with ThreadPoolExecutor(max_workers=os.cpu_count()) as pool:
+        described = pool.map(lambda row: _describe(row, source, images), rows)
+        return list(track(described, f"reading {kind}s", total=len(rows), unit="item"))
+
+
+def _describe(row: tuple[Any, ...], source: ClipSource, images: Path | None) -> Item:
+    _, item_id, title, description, image, _ = row
+    text = item_text(title, description)
+    text_hash = hash_bytes(text.encode()) if text else None
+    image = None if image and is_url(image) else image
+    image_hash, problem = hash_image(image, images) if image else (None, None)
+    if not text and not image:
+        problem = "has neither a text nor a picture"
+    elif problem:
+        problem = f"image {image} {problem}"
+    content_hash = hash_bytes(f"{source.identity}|{text_hash}|{image_hash}".encode())
+    return Item(item_id, text, image, text_hash, image_hash, problem, content_hash)
+
+
+def _embed(
+    ws: Workspace,
+    settings: Settings,
+    source: ClipSource,
+    plans: Sequence[_Plan],
+    images: Path | None,
+    result: EmbedResult,
+) -> int:
+    pending = [item for plan in plans for item in plan.pending]
+    log.info("embedding %d items with %s", len(pending), source.name)
+    clip = _prepared_clip(ws, settings, source, pending, images)
+    result.precision = clip.precision
+    started = time.monotonic()
+    encoder = Encoder(clip, pending, images, settings.content.batch_size)
+    for plan in plans:
+        if plan.table:
+            encoder.reuse(plan.table)
+    chunk = WRITE_EVERY * settings.content.batch_size
+    with bar("embed", total=len(pending), unit="item") as shown:
+        for plan in plans:
+            plan.table = VectorTable.create(ws, plan.kind, source.slug, clip.dim)
+            for start in range(0, len(plan.pending), chunk):
+                rows = encoder.rows(plan.pending[start : start + chunk])
+                plan.table.write(rows, replacing=any(row.item_id in plan.replaced for row in rows))
+                broken = [(row.item_id, row.problem) for row in rows if row.problem]
+                result.failures += broken
+                result.failed += len(broken)
+                result.embedded += len(rows) - len(broken)
+                shown.update(len(rows))
+    result.seconds = time.monotonic() - started
+    return clip.dim
+
+
+def _prepared_clip(
+    ws: Workspace, settings: Settings, source: ClipSource, pending: Sequence[Item], images: Path | None
+) -> ClipModel:
+    clip = load_clip(source)
+    sample = Encoder(clip, [], images, SAMPLE).decode_some(pending, SAMPLE)
+    texts = [item.text for item in pending if item.text][:SAMPLE]
+    return in_precision(ws, source, clip, settings.content.precision, sample, texts)
+
+
+def _activate(ws: Workspace, source: ClipSource, dim: int) -> None:
+    model = ActiveModel(source.slug, source.name, source.pretrained, dim)
+    if model == active_model(ws):
+        return
+    set_active_model(ws, model)
+    for kind in ITEM_TYPES:
+        if VectorTable.open(ws, kind, source.slug) is None:
+            log.info("there are no vectors of %ss by %s: adstool embed %ss", kind, source.name, kind)

@@ -1,0 +1,116 @@
+"""Nearest items to a text or a picture, over the vectors in use."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from adstool.config import Settings
+from adstool.content.clip import load_clip, resolve_source
+from adstool.content.images import ImageProblem, decode_image, read_image
+from adstool.content.vectors import ITEM_TYPES, ActiveModel, VectorTable, active_model
+from adstool.errors import AdstoolError, DataError, UsageError
+from adstool.warehouse import load_sql
+from adstool.workspace import Workspace
+
+if TYPE_CHECKING:
+    import duckdb
+
+
+@dataclass(frozen=True)
+class Hit:
+    """An item found: its cosine to the query and its title."""
+
+    item_id: str
+    item_type: str
+    score: float
+    title: str | None
+
+
+def query_vector(
+    ws: Workspace, settings: Settings, *, text: str | None = None, image: Path | None = None
+) -> np.ndarray:
+    """The unit vector [dim] of a text or a picture file under the model in use.
+
+    Raises UsageError for neither or both, DataError for a picture that cannot be used.
+    """
+    if (text is None) == (image is None):
+        raise UsageError("Search needs a text or --image FILE, not both.", 'adstool search "red dress"')
+    if text is not None and not text.strip():
+        raise UsageError("The text to search for is empty.", 'adstool search "red dress"')
+    model = require_active(ws)
+    picture = None
+    if image is not None:
+        try:
+            picture = decode_image(read_image(image))
+        except ImageProblem as problem:
+            raise DataError(f"{image} {problem}.", "Give another picture.") from None
+    source = resolve_source(ws, in_use(settings, model))
+    if source.slug != model.slug:
+        raise AdstoolError(
+            f"The weights of {model.name} changed since the items were embedded.",
+            f"Embed them again: adstool embed all --model {model.name}",
+        )
+    clip = load_clip(source)
+    vectors = (
+        clip.encode_texts([text or ""]) if picture is None else clip.encode_images([clip.prepare(picture)])
+    )
+    vector: np.ndarray = vectors[0]
+    return vector
+
+
+def search_items(
+    ws: Workspace,
+    settings: Settings,
+    con: duckdb.DuckDBPyConnection,
+    *,
+    text: str | None = None,
+    image: Path | None = None,
+    kinds: Sequence[str] = ITEM_TYPES,
+    k: int = 10,
+) -> list[Hit]:
+    """The k items of these types nearest to a text or a picture, best first, by cosine to their joint vector.
+
+    The joint vector answers both for what a title says and for what its picture shows. Raises AdstoolError
+    before the first `embed`, and what query_vector raises.
+    """
+    if k < 1:
+        raise UsageError(f"-k {k} asks for no results.", "Give a number from 1.")
+    vector = query_vector(ws, settings, text=text, image=image)
+    model = require_active(ws)
+    found: list[tuple[float, str, str]] = []
+    for kind in kinds:
+        table = VectorTable.open(ws, kind, model.slug)
+        if table is not None:
+            found += [(score, kind, item_id) for item_id, score in table.nearest(vector, k)]
+    found = sorted(found, key=lambda hit: (-hit[0], hit[2], hit[1]))[:k]
+    titles = _titles(con, found)
+    return [Hit(item_id, kind, score, titles.get((kind, item_id))) for score, kind, item_id in found]
+
+
+def require_active(ws: Workspace) -> ActiveModel:
+    """The model whose vectors are in use. Raises AdstoolError before the first `embed`."""
+    model = active_model(ws)
+    if model is None:
+        raise AdstoolError(f"Nothing in {ws.root} has been embedded yet.", "Do it: adstool embed all")
+    return model
+
+
+def in_use(settings: Settings, model: ActiveModel) -> Settings:
+    """`settings` with the model whose vectors are in use as its content model."""
+    pretrained = "shipped" if model.name == "adstool-small" else model.pretrained
+    content = dataclasses.replace(settings.content, model=model.name, pretrained=pretrained)
+    return dataclasses.replace(settings, content=content)
+
+
+def _titles(
+    con: duckdb.DuckDBPyConnection, found: Sequence[tuple[float, str, str]]
+) -> dict[tuple[str, str], str | None]:
+    ids = [item_id for _, _, item_id in found]
+    rows = con.execute(load_sql("content_titles"), {"ids": ids}).fetchall()
+    return {(item_type, item_id): title for item_type, item_id, title in rows}

@@ -1,0 +1,77 @@
+"""adstool embed: CLIP vectors of pictures and texts into LanceDB, only what is new or changed."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from adstool.commands._context import open_workspace
+from adstool.commands._output import emit, next_verb, say, table
+from adstool.errors import UsageError
+
+KINDS = {"ads": ("ad",), "pins": ("pin",), "all": ("ad", "pin")}
+SHOWN = 10  # failures listed for people; --json has all
+
+
+def register(app: typer.Typer) -> None:
+    """Add the verb to the application."""
+    app.command("embed")(embed)
+
+
+def embed(
+    context: typer.Context,
+    what: Annotated[str, typer.Argument(help="ads, pins or all.")] = "all",
+    model: Annotated[
+        str | None, typer.Option(help="adstool-small, clip@RUN, local-dir:PATH or an open_clip name.")
+    ] = None,
+    pretrained: Annotated[
+        str | None, typer.Option(help="Weights of an open_clip model: a checkpoint file, or a tag to fetch.")
+    ] = None,
+    precision: Annotated[str | None, typer.Option(help="auto, fp32 or bf16.")] = None,
+    batch_size: Annotated[int | None, typer.Option(min=1, help="Items in a forward pass.")] = None,
+    images: Annotated[
+        Path | None, typer.Option(exists=True, file_okay=False, help="The folder of relative image paths.")
+    ] = None,
+) -> None:
+    """Embed pictures and titles with CLIP, only what is new or changed."""
+    if what not in KINDS:
+        raise UsageError(f"'{what}' cannot be embedded.", f"Use one of: {', '.join(KINDS)}.")
+    if model is not None and pretrained is None:
+        pretrained = ""  # the weights in the settings belong to the model in the settings
+    flags = {
+        "content.model": model,
+        "content.pretrained": pretrained,
+        "content.precision": precision,
+        "content.batch_size": batch_size,
+    }
+    ws, settings = open_workspace(context, flags)
+    from adstool.content.embedding import embed_items
+    from adstool.warehouse import open_warehouse
+
+    wait = settings.warehouse.lock_wait_seconds
+    with ws.lock(wait), open_warehouse(ws, settings, read_only=True) as con:
+        done = embed_items(ws, settings, con, KINDS[what], images=images)
+    payload = {
+        "embedded": done.embedded,
+        "skipped": done.skipped,
+        "failed": done.failed,
+        "removed": done.removed,
+        "items_per_second": done.items_per_second,
+        "model": done.model,
+        "dim": done.dim,
+        "precision": done.precision,
+        "seconds": done.seconds,
+        "failures": [{"item_id": item_id, "reason": reason} for item_id, reason in done.failures],
+    }
+    if emit(context, payload):
+        return
+    say(
+        context,
+        f"{done.model}: {done.embedded:,} embedded, {done.skipped:,} unchanged, {done.failed:,} failed,"
+        f" {done.removed:,} removed; {done.dim} numbers a vector, {done.items_per_second:,.0f} items/s.",
+    )
+    if done.failures:
+        table(context, ["item", "why its picture is not used"], done.failures[:SHOWN])
+    next_verb(context, 'adstool search "what you look for", or adstool train retrieval')
