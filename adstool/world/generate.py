@@ -1,0 +1,205 @@
+"""A whole world into a folder: all of it or nothing, the same settings the same bytes."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from adstool.errors import AdstoolError
+from adstool.progress import log, track
+from adstool.world import behaviour, catalogue, pictures, population
+from adstool.world.behaviour import Behaviour, State
+from adstool.world.catalogue import DAY, Catalogue, RawItems
+from adstool.world.config import GENERATOR, GENERATOR_VERSION, TRADE_RATES, WorldConfig
+from adstool.world.conversions import Conversions, OffSite, joined
+from adstool.world.log import action_lags, assemble, number_requests
+from adstool.world.policies import POLICIES, SHARES, Shop
+from adstool.world.population import Population
+from adstool.world.real import read_catalogue
+from adstool.world.rhythm import requests_of_day
+from adstool.world.truth import ImpressionTruth, write_conversion_truth, write_static
+from adstool.world.writers import write_catalogues, write_conversions, write_events
+
+WORLD_FILE = "world.json"
+_OURS = ("images", "truth", WORLD_FILE, "users.csv", "pins.csv", "advertisers.csv", "campaigns.csv", "ads.csv",
+         "conversions.jsonl.gz")  # fmt: skip
+
+
+@dataclass(frozen=True)
+class WorldSummary:
+    """Rows by table, how long it took, and whether the world was there already."""
+
+    tables: dict[str, int]
+    seconds: float
+    unchanged: bool = False
+
+
+def generate(
+    config: WorldConfig, out: Path, catalog: Path | None = None, images: Path | None = None
+) -> WorldSummary:
+    """Write the world of `config` to `out`; with `catalog`, activity over that catalogue's items.
+
+    The folder appears whole, by a rename. One that a former call made is replaced when the settings differ
+    and left alone when they are the same; any other folder with something in it raises AdstoolError.
+    """
+    began = time.perf_counter()
+    raw, source = (
+        (catalogue.synthetic_items(config), None)
+        if catalog is None
+        else read_catalogue(catalog, images, config)
+    )
+    settings = {**config.to_json(), "catalog": source}
+    existing = _existing(out)
+    if existing is not None and existing["settings"] == settings and existing["version"] == GENERATOR_VERSION:
+        return WorldSummary(dict(existing["tables"]), 0.0, unchanged=True)
+    out.parent.mkdir(parents=True, exist_ok=True)
+    partial = out.parent / f".{out.name}.partial"
+    shutil.rmtree(partial, ignore_errors=True)
+    partial.mkdir()
+    tables = _write(config, raw, partial)
+    _write_settings(partial, settings, tables)
+    _publish(partial, out)
+    return WorldSummary(tables, round(time.perf_counter() - began, 2))
+
+
+def _write(config: WorldConfig, raw: RawItems, folder: Path) -> dict[str, int]:
+    ads = config.ads
+    market = catalogue.build(config, raw, ads)
+    people = population.build(config, market)
+    shop = Shop(config, market, people)
+    laws, off_site = Behaviour(config, market, people, shop), OffSite(config, market, people)
+    pilot = [(day, requests_of_day(config, people, day)) for day in range(min(2, config.days))]
+    off_site.solve(laws.solve_intercepts(pilot))
+    tables = write_catalogues(folder, config, market, people)
+    write_pictures(folder, config, raw, market)
+    tables["events"], made = _simulate(config, folder, market, people, laws, off_site)
+    end = config.days * DAY
+    known = np.flatnonzero((made.reported < end) & ~made.lost)
+    tables["conversions"] = write_conversions(folder, config, people, made, known)
+    write_static(folder / "truth", laws, off_site, market, people)
+    write_conversion_truth(folder / "truth", config, market, people, made, known)
+    return tables
+
+
+def _simulate(
+    config: WorldConfig,
+    folder: Path,
+    market: Catalogue,
+    people: Population,
+    laws: Behaviour,
+    off_site: OffSite,
+) -> tuple[int, Conversions]:
+    """Day after day: only what users carry over and the conversions stay in memory."""
+    state = State.new(config.users, len(market.words.categories))
+    truth = ImpressionTruth(folder / "truth", market, people)
+    events = requests = 0
+    made = []
+    for number in track(range(config.days), "days", unit="day"):
+        day = laws.simulate(requests_of_day(config, people, number), number, state)
+        shown = day.shown
+        laws.shop.learn(shown.item, shown.acted[:, 0])
+        ids = number_requests(day, requests)
+        lags, dwell = action_lags(config, number, day)
+        written = assemble(config, number, day, market.words, ids, lags, dwell)
+        events += write_events(folder, config, market, people, written, number, events)
+        truth.write(day, ids[shown.request], *off_site.probabilities(shown))
+        user, seconds = day.requests.user[shown.request], day.requests.seconds[shown.request]
+        made.append(off_site.of_day(number, shown, user, seconds, lags[:, 0], ids[shown.request]))
+        requests += len(ids)
+    truth.close()
+    return events, joined(made)
+
+
+def write_pictures(folder: Path, config: WorldConfig, raw: RawItems, market: Catalogue) -> None:
+    """images/: drawn for a synthetic catalogue, copied for a real one."""
+    target = folder / "images"
+    if raw.drawn:
+        names = [Path(path).name for path in market.items.images]
+        pictures.draw_all(
+            target,
+            names,
+            raw.words,
+            raw.category,
+            raw.style,
+            raw.attributes[:, 0],
+            config.picture_size,
+            config.seed,
+        )
+        return
+    target.mkdir()
+    missing = 0
+    for picture in track(raw.pictures, "pictures", unit="picture"):
+        if picture is None:
+            missing += 1
+        elif not (target / picture.name).exists():
+            shutil.copyfile(picture, target / picture.name)
+    if missing:
+        log.warning(f"{missing:,} of {len(raw.pictures):,} items of the catalogue have no picture.")
+
+
+def _existing(out: Path) -> dict[str, Any] | None:
+    """The settings of the world in `out`, None when there is nothing; AdstoolError when it is not ours."""
+    if not out.exists():
+        return None
+    if not out.is_dir():
+        raise AdstoolError(f"{out} is a file.", "Name a folder.")
+    names = [entry.name for entry in out.iterdir()]
+    if not names:
+        return None
+    refusal = AdstoolError(
+        f"{out} is not empty and was not made by adstool sample; nothing was written.",
+        "Name a new folder, or remove what is in this one.",
+    )
+    try:
+        found = json.loads((out / WORLD_FILE).read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        raise refusal from None
+    if not isinstance(found, dict) or found.get("generator") != GENERATOR:
+        raise refusal
+    strange = sorted(name for name in names if name not in _OURS and not name.startswith("events-"))
+    if strange:
+        raise AdstoolError(
+            f"{out} holds a world and also {', '.join(strange[:3])}, which adstool sample did not write.",
+            "Move those away, or name another folder.",
+        )
+    return found
+
+
+def _write_settings(folder: Path, settings: dict[str, Any], tables: dict[str, int]) -> None:
+    trade = TRADE_RATES
+    raised = settings["rates"]["click"] > 0.05
+    note = (
+        f"Rates are raised so that a small log holds enough actions to learn from: clicks {settings['rates']['click']:.1%}"
+        f" of impressions and conversions {settings['rates']['conversion']:.1%} of clicks, where the trade sees 2-5 % and"
+        f" 1-4 %. The preset full has {trade.click:.1%} and {trade.conversion:.1%}."
+        if raised
+        else "Rates are those of the trade."
+    )
+    settings_file = {
+        "generator": GENERATOR,
+        "version": GENERATOR_VERSION,
+        "note": "A synthetic world: no person, shop or click in it is real. " + note,
+        "settings": settings,
+        "policies": dict(zip(POLICIES, SHARES, strict=True)),
+        "signal_weights": behaviour.WEIGHTS,
+        "tables": tables,
+    }
+    text = json.dumps(settings_file, indent=2, ensure_ascii=False) + "\n"
+    (folder / WORLD_FILE).write_text(text, encoding="utf-8")
+
+
+def _publish(partial: Path, out: Path) -> None:
+    """Put the finished folder in place; a former world moves aside first and goes last."""
+    old = out.parent / f".{out.name}.old"
+    shutil.rmtree(old, ignore_errors=True)
+    if out.exists():
+        os.replace(out, old)
+    os.replace(partial, out)
+    shutil.rmtree(old, ignore_errors=True)
