@@ -1,4 +1,4 @@
-"""Checkpoints of the training loop: one safetensors file, replaced as a whole, from which training goes on."""
+"""Checkpoints of the training loop: one safetensors file, replaced as a whole, to go on from."""
 
 from __future__ import annotations
 

@@ -34,25 +34,25 @@ class Examples(Protocol):
     """
 
     @property
-    def categorical(self) -> NDArray[Any]: ...  # noqa: D102 - int32 [N, F]
+    def categorical(self) -> NDArray[Any]: ...  # int32 [N, F]
     @property
-    def numeric(self) -> NDArray[Any]: ...  # noqa: D102 - float32 [N, M]
+    def numeric(self) -> NDArray[Any]: ...  # float32 [N, M]
     @property
-    def item_row(self) -> NDArray[Any]: ...  # noqa: D102 - int32 [N], rows of items
+    def item_row(self) -> NDArray[Any]: ...  # int32 [N], rows of items
     @property
-    def items(self) -> Items: ...  # noqa: D102
+    def items(self) -> Items: ...
     @property
-    def user(self) -> NDArray[Any]: ...  # noqa: D102 - int32 [N], a number a user
+    def user(self) -> NDArray[Any]: ...  # int32 [N], a number a user
     @property
-    def labels(self) -> NDArray[Any]: ...  # noqa: D102 - float32 [N, A], nan where masked
+    def labels(self) -> NDArray[Any]: ...  # float32 [N, A], nan where masked
     @property
-    def sample_weight(self) -> NDArray[Any]: ...  # noqa: D102 - float32 [N]
+    def sample_weight(self) -> NDArray[Any]: ...  # float32 [N]
     @property
-    def splits(self) -> Mapping[str, slice]: ...  # noqa: D102 - train, valid, test
+    def splits(self) -> Mapping[str, slice]: ...  # train, valid, test
     @property
-    def actions(self) -> Sequence[Action]: ...  # noqa: D102
+    def actions(self) -> Sequence[Action]: ...
     @property
-    def fingerprint(self) -> str: ...  # noqa: D102
+    def fingerprint(self) -> str: ...
 
 
 def load_training_data(ws: Workspace, settings: Settings, con: duckdb.DuckDBPyConnection) -> Dataset:
@@ -96,4 +96,4 @@ def engaged_rows(examples: Examples, rows: slice) -> NDArray[np.int64]:
     """The rows on which any positive action happened."""
     columns = [index for index, action in enumerate(examples.actions) if action.positive]
     wanted = np.nan_to_num(np.asarray(examples.labels[rows][:, columns])) > 0
-    return np.flatnonzero(wanted.any(axis=1)).astype(np.int64) + rows.start
+    return np.asarray(np.flatnonzero(wanted.any(axis=1)) + rows.start, dtype=np.int64)

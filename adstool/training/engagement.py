@@ -20,7 +20,7 @@ from adstool.training.losses import masked_bce
 from adstool.training.metrics import log_loss, sigmoid
 from adstool.training.options import Plan, TrainOptions, TrainResult, make_plan
 from adstool.training.predict import gather, predict_logits
-from adstool.training.record import finish_run, fingerprint_of, fit_run, probability_metrics
+from adstool.training.record import fingerprint_of, finish_run, fit_run, probability_metrics
 from adstool.workspace import Workspace
 
 if TYPE_CHECKING:

@@ -1,4 +1,4 @@
-"""`train lightweight`: two towers with a head an action, that thin thousands of candidates by dot products."""
+"""`train lightweight`: two towers with a head an action, to thin thousands of candidates."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from adstool.training.engagement import summed_log_loss
 from adstool.training.losses import inclusion_log_q, masked_bce, same_user_hits, sampled_softmax
 from adstool.training.options import Plan, TrainOptions, TrainResult, make_plan
 from adstool.training.predict import gather, predict_logits
-from adstool.training.record import finish_run, fingerprint_of, fit_run, probability_metrics
+from adstool.training.record import fingerprint_of, finish_run, fit_run, probability_metrics
 from adstool.workspace import Workspace
 
 if TYPE_CHECKING:

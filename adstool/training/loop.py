@@ -38,8 +38,12 @@ class Task(Protocol):
     """What is trained: a model, its examples and its loss."""
 
     name: str
-    model: nn.Module
     rows: int  # training examples, numbered 0 .. rows - 1
+
+    @property
+    def model(self) -> nn.Module:
+        """What is trained; moved to the device by the loop."""
+        ...
 
     def load(self, rows: Rows, rng: np.random.Generator) -> Batch:
         """The tensors of these examples, on the CPU; all randomness from `rng`. Runs in a thread."""
@@ -250,8 +254,8 @@ def make_optimizers(
 ) -> tuple[list[nn.Parameter], list[Optimizer]]:
     """The dense parameters, and AdamW for them beside SparseAdam for the embedding tables.
 
-    Weight decay is for matrices of the dense layers only: biases, scales and tables have none (tables have the
-    penalty on the rows that a batch reads).
+    Weight decay is for matrices of the dense layers only: biases, scales and tables have none (tables have
+    the penalty on the rows that a batch reads).
     """
     tables = [m.weight for m in model.modules() if isinstance(m, nn.Embedding) and m.sparse]
     sparse = {id(weight) for weight in tables}

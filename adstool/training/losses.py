@@ -27,9 +27,9 @@ def masked_bce(logits: Tensor, labels: Tensor, weight: Tensor, gamma: float = 0.
 def inclusion_log_q(share: Tensor, drawn: int, uniform: int, items: int) -> Tensor:
     """ln of the chance that an item is among a batch's candidates.
 
-    `share` [C]: the item's share of the positives, of which `drawn` are in the batch; besides, `uniform` items
-    are drawn uniformly from `items`. q = 1 - (1 - share)^drawn (1 - 1/items)^uniform, so that the sum over
-    candidates of exp(s) / q estimates the sum over all items without bias (Horvitz-Thompson).
+    `share` [C]: the item's share of the positives, of which `drawn` are in the batch; besides, `uniform`
+    items are drawn uniformly from `items`. q = 1 - (1 - share)^drawn (1 - 1/items)^uniform, so that the sum
+    over candidates of exp(s) / q estimates the sum over all items without bias (Horvitz-Thompson).
     """
     keep_out = drawn * torch.log1p(-share.double().clamp(0.0, 1.0 - 1e-9))
     if uniform:

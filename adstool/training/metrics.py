@@ -1,4 +1,4 @@
-"""Metrics of predicted probabilities, in numpy: AUC, log loss, normalized entropy, calibration ratio, recall."""
+"""Metrics of predicted probabilities, in numpy: AUC, log loss, normalized entropy, calibration."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ def normalized_entropy(labels: Floats, probabilities: Floats) -> float:
     rate = float(np.mean(labels)) if len(labels) else 0.0
     if rate <= 0.0 or rate >= 1.0:
         return float("nan")
-    return log_loss(labels, probabilities) / -(rate * np.log(rate) + (1.0 - rate) * np.log1p(-rate))
+    return float(log_loss(labels, probabilities) / -(rate * np.log(rate) + (1 - rate) * np.log1p(-rate)))
 
 
 def calibration_ratio(labels: Floats, probabilities: Floats) -> float:

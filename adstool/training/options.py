@@ -58,7 +58,7 @@ class LoopConfig:
 
 @dataclass(frozen=True)
 class Plan:
-    """The loop's config, and the values that differ from the defaults of the model's and the task's config."""
+    """The loop's config, and what differs from the defaults of the model's and the task's config."""
 
     loop: LoopConfig
     model: dict[str, Any]

@@ -53,12 +53,14 @@ def fingerprint_of(examples: Examples, model: nn.Module, loop: LoopConfig, task:
 def fit_run(
     task: Task, loop: LoopConfig, options: TrainOptions, run_dir: Path, fingerprint: str
 ) -> tuple[FitResult, Device]:
-    """Fit in the run's folder: going on from its checkpoint when that is of the same run, else from nothing."""
+    """Fit in the run's folder, going on from its checkpoint when that is of the same run."""
     device = training_device()
     found = load_checkpoint(run_dir, fingerprint) is not None and options.resume is not False
     if not found:
         if options.resume:
-            log.info(f"No unfinished run of {task.name} with this data, configuration and seed: from the start.")
+            log.info(
+                f"No unfinished run of {task.name} with this data, configuration and seed: from the start."
+            )
         clear_run(run_dir)
     return fit(task, loop, device, run_dir, fingerprint, resume=found), device
 

@@ -22,7 +22,7 @@ from adstool.training.losses import inclusion_log_q, same_user_hits, sampled_sof
 from adstool.training.metrics import ranks_of, recall_at
 from adstool.training.options import Plan, TrainOptions, TrainResult, make_plan
 from adstool.training.predict import gather
-from adstool.training.record import finish_run, fingerprint_of, fit_run
+from adstool.training.record import fingerprint_of, finish_run, fit_run
 from adstool.workspace import Workspace
 
 if TYPE_CHECKING:

@@ -1,0 +1,73 @@
+"""Training by name: what the `train` command and the pipeline both call."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from adstool.config import Settings
+from adstool.errors import UsageError
+from adstool.training.engagement import train_engagement
+from adstool.training.flat import train_flat
+from adstool.training.flat_table import FlatRequest
+from adstool.training.lightweight import train_lightweight
+from adstool.training.options import TrainOptions, TrainResult
+from adstool.training.retrieval import train_retrieval
+from adstool.workspace import Workspace
+
+if TYPE_CHECKING:
+    import duckdb
+
+__all__ = ["TRAINERS", "Export", "TrainOptions", "TrainResult", "train_flat_model", "train_model"]
+
+Export = Callable[[Path], object]  # writes a run's ONNX files (adstool.serving.export.export_run)
+
+
+# How each model is trained; a new model is a new file with such a function, and a row here.
+TRAINERS: dict[
+    str, Callable[[Workspace, Settings, duckdb.DuckDBPyConnection, Path, TrainOptions], TrainResult]
+] = {
+    "retrieval": train_retrieval,
+    "lightweight": train_lightweight,
+    "engagement": train_engagement,
+}
+
+
+def train_model(
+    ws: Workspace,
+    settings: Settings,
+    con: duckdb.DuckDBPyConnection,
+    name: str,
+    options: TrainOptions,
+    *,
+    export: Export,
+) -> TrainResult:
+    """Train model `name` on the workspace's log, export it and make it the run in use.
+
+    Killed in the middle, the same call goes on from its last checkpoint. Raises UsageError for a name that
+    is no model.
+    """
+    if name not in TRAINERS:
+        raise UsageError(f"There is no model '{name}' to train.", f"Models: {', '.join(TRAINERS)}.")
+    with ws.new_run(name) as run_dir:
+        result = TRAINERS[name](ws, settings, con, run_dir, options)
+        export(run_dir)
+    return _published(ws, name, result)
+
+
+def train_flat_model(
+    ws: Workspace, settings: Settings, request: FlatRequest, options: TrainOptions, *, export: Export
+) -> TrainResult:
+    """Train the engagement model on a flat table, as a run of the model `flat`."""
+    with ws.new_run("flat") as run_dir:
+        result = train_flat(ws, settings, request, run_dir, options)
+        export(run_dir)
+    return _published(ws, "flat", result)
+
+
+def _published(ws: Workspace, name: str, result: TrainResult) -> TrainResult:
+    run = ws.current_run(name)
+    assert run is not None
+    result.run_id = run.name
+    return result

@@ -1,0 +1,57 @@
+"""adstool calibrate: fit the calibration of a model on its validation split, and judge it on its test split."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+from typing import Annotated, Any
+
+import typer
+
+from adstool.commands._context import open_workspace
+from adstool.commands._output import emit, next_verb, table
+from adstool.errors import UsageError
+
+MODELS = ("engagement", "lightweight", "flat")
+
+
+def register(app: typer.Typer) -> None:
+    """Add the verb to the application."""
+    app.command("calibrate")(calibrate)
+
+
+def calibrate(
+    context: typer.Context,
+    model: Annotated[str, typer.Argument(help="engagement, lightweight or flat.")] = "engagement",
+) -> None:
+    """Calibrate a model's probabilities, overall and a surface."""
+    if model not in MODELS:
+        raise UsageError(f"'{model}' has no probabilities to calibrate.", f"Models: {', '.join(MODELS)}.")
+    workspace, settings = open_workspace(context)
+    from adstool.pipeline import Job, record
+    from adstool.training.calibration import calibrate_run
+    from adstool.warehouse import open_warehouse
+
+    started = datetime.now(UTC)
+    with workspace.lock(settings.warehouse.lock_wait_seconds):
+        verb = (
+            "train engagement --train FILE --test FILE --label COL" if model == "flat" else f"train {model}"
+        )
+        run = workspace.require_run(model, verb)
+        if model == "engagement":
+            with open_warehouse(workspace, settings) as con:
+                result = calibrate_run(workspace, settings, con, run)
+                record(Job(workspace, settings, con), "calibrate", result, started)
+        else:
+            result = calibrate_run(workspace, settings, None, run)
+    payload = {"model": model, "run_id": run.name, **result}
+    if emit(context, payload):
+        return
+    columns = ["head", "curve", "NE before", "after", "log loss before", "after", "ratio before", "after"]
+    table(context, columns, [_row(head, result) for head in result["before"]], "On the test split")
+    next_verb(context, f"adstool quantize {model}" if model != "flat" else "adstool models")
+
+
+def _row(head: str, result: dict[str, Any]) -> tuple[Any, ...]:
+    before, after = result["before"][head], result["after"][head]
+    figures = [side[name] for name in ("ne", "log_loss", "calibration") for side in (before, after)]
+    return (head, result["curves"][head], *figures)

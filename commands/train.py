@@ -1,0 +1,188 @@
+"""adstool train: the models of the funnel from the warehouse, or a ranker from a flat table."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from adstool.commands._context import open_workspace
+from adstool.commands._output import emit, next_verb, say, table
+from adstool.errors import UsageError
+
+if TYPE_CHECKING:
+    from adstool.config import Settings
+    from adstool.workspace import Workspace
+
+MODELS = ("clip", "retrieval", "lightweight", "engagement")
+NEXT = {
+    "clip": "adstool embed --model clip@current",
+    "retrieval": "adstool train lightweight",
+    "lightweight": "adstool train engagement",
+    "engagement": "adstool calibrate engagement",
+    "flat": "adstool calibrate flat",
+}
+
+
+def register(app: typer.Typer) -> None:
+    """Add the verb to the application."""
+    app.command("train")(train)
+
+
+def train(
+    context: typer.Context,
+    model: Annotated[str, typer.Argument(help="clip, retrieval, lightweight or engagement.")],
+    preset: Annotated[str, typer.Option(help="A named set of sizes; the first is the default.")] = "",
+    settings_given: Annotated[
+        list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Change one setting of the model.")
+    ] = None,
+    epochs: Annotated[int | None, typer.Option(min=1, help="Passes over the data, at most.")] = None,
+    batch_size: Annotated[int | None, typer.Option(min=1, help="Examples a step.")] = None,
+    seed: Annotated[int | None, typer.Option(min=0, help="Of weights, order and dropout.")] = None,
+    resume: Annotated[
+        bool | None,
+        typer.Option("--resume/--restart", help="Go on with a run that was cut off (the default), or not."),
+    ] = None,
+    train_file: Annotated[
+        Path | None, typer.Option("--train", help="A flat table to train on (csv, parquet).")
+    ] = None,
+    test_file: Annotated[Path | None, typer.Option("--test", help="Its held-out rows.")] = None,
+    valid_file: Annotated[
+        Path | None, typer.Option("--valid", help="Rows for early stopping; else a tenth of --train.")
+    ] = None,
+    label: Annotated[str | None, typer.Option(help="The column of 0 and 1 to predict.")] = None,
+    categorical: Annotated[str, typer.Option(help="Columns a,b of categories; else guessed.")] = "",
+    numeric: Annotated[str, typer.Option(help="Columns c,d of numbers; else guessed.")] = "",
+) -> None:
+    """Train a model from the warehouse, or engagement on a flat table (--train, --test, --label)."""
+    if model not in MODELS:
+        raise UsageError(f"There is no model '{model}' to train.", f"Models: {', '.join(MODELS)}.")
+    overrides = _pairs(settings_given or [])
+    workspace, settings = open_workspace(context)
+    from adstool.training.options import TrainOptions
+
+    options = TrainOptions(preset, overrides, epochs, batch_size, seed, resume)
+    flat = {"--train": train_file, "--test": test_file, "--label": label}
+    rest = {"--valid": valid_file, "--categorical": categorical, "--numeric": numeric}
+    if any({**flat, **rest}.values()):
+        missing = [name for name, value in flat.items() if not value]
+        if model != "engagement" or missing:
+            raise UsageError(
+                f"A flat table needs `train engagement` with {', '.join(missing or flat)}.",
+                "adstool train engagement --train FILE --test FILE --label COLUMN",
+            )
+        assert train_file is not None and test_file is not None and label is not None
+        columns = (_names(categorical), _names(numeric))
+        payload = _train_flat(
+            workspace, settings, options, train_file, test_file, valid_file, label, *columns
+        )
+    elif model == "clip":
+        payload = _train_clip(workspace, settings, options)
+    else:
+        payload = _train_model(workspace, settings, model, options)
+    if not emit(context, payload):
+        _show(context, payload)
+
+
+def _pairs(words: list[str]) -> dict[str, str]:
+    pairs = {}
+    for word in words:
+        key, equals, value = word.partition("=")
+        if not equals or not key:
+            raise UsageError(f"--set {word}: write KEY=VALUE.", "For example --set dropout=0.2")
+        pairs[key.strip()] = value.strip()
+    return pairs
+
+
+def _names(text: str) -> tuple[str, ...]:
+    return tuple(name.strip() for name in text.split(",") if name.strip())
+
+
+def _train_model(workspace: Workspace, settings: Settings, model: str, options: Any) -> dict[str, Any]:
+    from adstool.pipeline import Job, record
+    from adstool.serving.export import export_run
+    from adstool.training.train import train_model
+    from adstool.warehouse import open_warehouse
+
+    started = datetime.now(UTC)
+    wait = settings.warehouse.lock_wait_seconds
+    with workspace.lock(wait), open_warehouse(workspace, settings) as con:
+        result = train_model(workspace, settings, con, model, options, export=export_run).to_json()
+        # `run` then knows that this stage is done with the data as they are.
+        record(Job(workspace, settings, con), model, result, started)
+    return result
+
+
+def _train_flat(
+    workspace: Workspace,
+    settings: Settings,
+    options: Any,
+    train_file: Path,
+    test_file: Path,
+    valid_file: Path | None,
+    label: str,
+    categorical: tuple[str, ...],
+    numeric: tuple[str, ...],
+) -> dict[str, Any]:
+    from adstool.serving.export import export_run
+    from adstool.training.flat_table import FlatRequest
+    from adstool.training.train import train_flat_model
+
+    features = settings.features
+    request = FlatRequest(
+        train_file, test_file, valid_file, label, categorical, numeric,
+        features.min_count, features.unknown_buckets,
+    )  # fmt: skip
+    with workspace.lock(settings.warehouse.lock_wait_seconds):
+        return train_flat_model(workspace, settings, request, options, export=export_run).to_json()
+
+
+def _train_clip(workspace: Workspace, settings: Settings, options: Any) -> dict[str, Any]:
+    from adstool.content.clip_training import train_clip
+    from adstool.warehouse import open_warehouse
+
+    wait = settings.warehouse.lock_wait_seconds
+    with workspace.lock(wait), open_warehouse(workspace, settings, read_only=True) as con:
+        if options.resume is False:
+            workspace.clear_partial("clip")
+        with workspace.new_run("clip") as run_dir:
+            result = train_clip(
+                workspace,
+                settings,
+                con,
+                run_dir,
+                preset=options.preset or None,
+                epochs=options.epochs,
+                batch_size=options.batch_size,
+                seed=options.seed,
+                overrides=options.overrides,
+            )
+        run = workspace.require_run("clip", "train clip")
+    return {
+        "model": "clip",
+        "run_id": run.name,
+        "metrics": result.metrics,
+        "parameters": result.parameters,
+        "rows_per_second": result.rows_per_second,
+        "seconds": result.seconds,
+        "epochs": result.epochs,
+    }
+
+
+def _show(context: typer.Context, payload: dict[str, Any]) -> None:
+    say(
+        context,
+        f"{payload['model']} {payload['run_id']}: {payload['parameters']:,} parameters, {payload['epochs']} "
+        f"epochs in {payload['seconds']:.1f} s, {payload['rows_per_second']:,.0f} rows/s.",
+    )
+    valid, test = payload["metrics"]["valid"], payload["metrics"]["test"]
+    nested = bool(test) and all(isinstance(value, dict) for value in test.values())
+    if nested:
+        names = list(next(iter(test.values())))
+        rows = [(head, *(figures[name] for name in names)) for head, figures in test.items()]
+        table(context, ["test", *names], rows)
+    else:
+        table(context, ["", "valid", "test"], [(name, valid.get(name), test[name]) for name in test])
+    next_verb(context, NEXT[payload["model"]])
