@@ -1,0 +1,239 @@
+"""Training examples: impressions of ranked items with what was known when each was shown, memory-mapped."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import shutil
+from collections.abc import Callable
+from dataclasses import asdict
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import duckdb
+import numpy as np
+
+from adstool.config import Action, Settings
+from adstool.errors import AdstoolError
+from adstool.features.build import EXAMPLE_ARRAYS, materialise
+from adstool.features.corpus import corpus_type
+from adstool.features.encoder import FeatureEncoder
+from adstool.features.engagements import Engagements, History, read_history
+from adstool.features.items import ItemTable
+from adstool.features.spec import default_spec
+from adstool.features.users import UserTable
+from adstool.progress import log
+from adstool.warehouse import load_sql
+from adstool.workspace import Workspace, read_json, write_json
+
+# The inputs of every model by name: of torch batches, of ONNX graphs and of the serving path alike.
+INPUTS = (
+    "categorical",
+    "numeric",
+    "item_content",
+    "user_content",
+    "history_item",
+    "history_category",
+    "history_action",
+    "history_age",
+    "position",
+)
+Rows = slice | np.ndarray
+
+
+class LazyColumn:
+    """A column of examples that is put together when rows of it are read; behaves like an array of
+    `shape`."""
+
+    def __init__(self, read: Callable[[Rows], np.ndarray], shape: tuple[int, ...], dtype: Any) -> None:
+        self._read = read
+        self.shape = shape
+        self.dtype = np.dtype(dtype)
+
+    def __len__(self) -> int:
+        return self.shape[0]
+
+    def __getitem__(self, rows: Any) -> np.ndarray:
+        if isinstance(rows, int | np.integer):
+            return np.asarray(self._read(np.asarray([rows]))[0])
+        return self._read(rows if isinstance(rows, slice) else np.asarray(rows))
+
+    def __array__(self, dtype: Any = None, copy: bool | None = None) -> np.ndarray:
+        values = self._read(slice(0, len(self)))
+        return values if dtype is None else values.astype(dtype)
+
+
+class Dataset:
+    """N examples ordered by time.
+
+    categorical int32 [N, F], numeric float32 [N, M], labels float32 [N, A] (nan: masked), sample_weight
+    float32 [N], item_row int32 [N] (row of `items`), position int16 [N] (0 unknown, else 1 + logged
+    position), surface int16 [N] (into `surfaces`, -1 unknown), ts int64 [N] (microseconds UTC), user int32
+    [N] (into `users`), request int64 [N] (dense), propensity float32 [N] (nan: not logged).
+    Read on demand: user_content float32 [N, D], history_item and history_category int32 [N, L],
+    history_action int8 [N, L], history_age float32 [N, L].
+    """
+
+    def __init__(self, directory: Path, items: ItemTable, actions: list[Action]) -> None:
+        self.directory = directory
+        self.fingerprint = directory.name
+        self.items = items
+        self.actions = actions
+        self.encoder = FeatureEncoder.load(directory)
+        self.engagements = Engagements.load(directory)
+        self.surfaces: list[str] = read_json(directory / "surfaces.json")
+        self.splits = {k: slice(*bounds) for k, bounds in read_json(directory / "splits.json").items()}
+        for name in ("categorical", "numeric", "labels", "content_summaries", *EXAMPLE_ARRAYS):
+            setattr(self, name, np.load(directory / f"{name}.npy", mmap_mode="r"))
+        self._codes = self.encoder.history_codes(items)[:2]
+
+    categorical: np.ndarray
+    numeric: np.ndarray
+    labels: np.ndarray
+    content_summaries: np.ndarray
+    ts: np.ndarray
+    user: np.ndarray
+    item_row: np.ndarray
+    surface: np.ndarray
+    position: np.ndarray
+    propensity: np.ndarray
+    request: np.ndarray
+    sample_weight: np.ndarray
+    history_start: np.ndarray
+    history_end: np.ndarray
+
+    def __len__(self) -> int:
+        return len(self.ts)
+
+    @property
+    def content_dim(self) -> int:
+        """D, the width of the content vectors."""
+        return int(self.items.content.shape[1])
+
+    @property
+    def history_length(self) -> int:
+        """L, how many engagements a history holds."""
+        return self.encoder.spec.history_length
+
+    @cached_property
+    def users(self) -> UserTable:
+        """The users behind the user numbers."""
+        return UserTable.load(self.directory)
+
+    def history(self, rows: Rows) -> History:
+        """The four history inputs of these examples."""
+        places = self.engagements.recent(
+            self.history_start[rows], self.history_end[rows], self.history_length
+        )
+        return read_history(self.engagements, places, np.asarray(self.ts[rows]), *self._codes)
+
+    def _user_content(self, rows: Rows) -> np.ndarray:
+        start, end = self.history_start[rows], self.history_end[rows]
+        return np.asarray(self.content_summaries[np.where(end > start, end, 0)])
+
+    def _lazy(self, read: Callable[[Rows], np.ndarray], width: int, dtype: Any) -> LazyColumn:
+        return LazyColumn(read, (len(self), width), dtype)
+
+    @cached_property
+    def user_content(self) -> LazyColumn:
+        """The summary of what the user engaged with last, float32 [N, D]."""
+        return self._lazy(self._user_content, self.content_dim, np.float32)
+
+    @cached_property
+    def history_item(self) -> LazyColumn:
+        """Codes of the `item_id` vocabulary, int32 [N, L], newest first."""
+        return self._lazy(lambda rows: self.history(rows).item, self.history_length, np.int32)
+
+    @cached_property
+    def history_category(self) -> LazyColumn:
+        """Codes of the `category` vocabulary, int32 [N, L]."""
+        return self._lazy(lambda rows: self.history(rows).category, self.history_length, np.int32)
+
+    @cached_property
+    def history_action(self) -> LazyColumn:
+        """1 + index into `actions`, int8 [N, L]; 0 behind the end."""
+        return self._lazy(lambda rows: self.history(rows).action, self.history_length, np.int8)
+
+    @cached_property
+    def history_age(self) -> LazyColumn:
+        """ln(1 + hours) before the request, float32 [N, L]."""
+        return self._lazy(lambda rows: self.history(rows).age, self.history_length, np.float32)
+
+    def batch(self, rows: Rows) -> dict[str, np.ndarray]:
+        """The model inputs (INPUTS) of these examples; labels are read beside them."""
+        history = self.history(rows)
+        return {
+            "categorical": np.asarray(self.categorical[rows]),
+            "numeric": np.asarray(self.numeric[rows]),
+            "item_content": np.asarray(self.items.content[self.item_row[rows]]),
+            "user_content": self._user_content(rows),
+            "history_item": history.item,
+            "history_category": history.category,
+            "history_action": history.action,
+            "history_age": history.age,
+            "position": np.asarray(self.position[rows]),
+        }
+
+
+def build_dataset(
+    con: duckdb.DuckDBPyConnection, ws: Workspace, settings: Settings, items: ItemTable
+) -> Dataset:
+    """The examples of the warehouse, from the cache when nothing they depend on has changed.
+
+    Written to a temporary folder and renamed, so that a killed build leaves nothing half; older ones go away.
+    Raises AdstoolError when the log has nothing to train on.
+    """
+    spec = default_spec(settings, corpus_type(con, settings))
+    counts = con.execute(load_sql("features_inputs")).fetchall()
+    wanted = {
+        "warehouse": [[str(value) for value in row] for row in counts],
+        "items": items.fingerprint(),
+        "features": asdict(settings.features),
+        "actions": [asdict(action) for action in settings.actions],
+        "spec": spec.to_json(),
+    }
+    fingerprint = hashlib.sha256(json.dumps(wanted, sort_keys=True).encode()).hexdigest()[:16]
+    home = ws.cache / "examples"
+    target = home / fingerprint
+    if not (target / "built.json").is_file():
+        _build(con, settings, items, target, wanted)
+    for other in home.iterdir():
+        if other.name != fingerprint and not _being_built(other):
+            shutil.rmtree(other, ignore_errors=True)
+    return Dataset(target, ItemTable.load(target), list(settings.actions))
+
+
+def _build(
+    con: duckdb.DuckDBPyConnection, settings: Settings, items: ItemTable, target: Path, wanted: dict[str, Any]
+) -> None:
+    partial = target.with_name(f".building-{os.getpid()}")
+    shutil.rmtree(partial, ignore_errors=True)
+    partial.mkdir(parents=True)
+    log.info("Building the examples.")
+    try:
+        materialise(con, settings, default_spec(settings, wanted["spec"]["corpus"]), items, partial)
+        write_json(partial / "built.json", wanted)
+        shutil.rmtree(target, ignore_errors=True)  # only there when its built.json is not
+        os.replace(partial, target)
+    except OSError as error:
+        raise AdstoolError(
+            f"The examples could not be written to {target}: {error}", "Free some disk."
+        ) from None
+    finally:
+        shutil.rmtree(partial, ignore_errors=True)
+
+
+def _being_built(path: Path) -> bool:
+    """Whether a folder is the unfinished work of a process that still runs."""
+    owner = path.name.removeprefix(".building-")
+    if owner == path.name or not owner.isdigit():
+        return False
+    try:
+        os.kill(int(owner), 0)
+    except ProcessLookupError:
+        return False
+    except OSError:
+        return True  # it runs under another account
+    return True

@@ -1,0 +1,185 @@
+"""Every catalogue item as arrays: its columns, and its content vector, at one row number for the whole
+pipeline."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from collections.abc import Mapping, Sequence
+from functools import cached_property
+from pathlib import Path
+
+import duckdb
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+
+from adstool.errors import AdstoolError
+from adstool.features.text import TokenIndex
+from adstool.warehouse import load_sql
+
+NO_TIME = np.iinfo(np.int64).min  # a time that is not known
+
+
+class ItemTable:
+    """Items in a fixed order: ads by id, then pins by id.
+
+    table: the raw columns of the `catalog` view (item_type, item_id, title, description, image, category,
+    price, format, created_at, campaign_id, advertiser_id, vertical, objective, bid_strategy, bid, target,
+    daily_budget, starts_at, ends_at). content: float32 [n, D], unit length, zeros for an item without a
+    vector; D = 1 of zeros when nothing was embedded.
+    """
+
+    def __init__(self, table: pa.Table, content: np.ndarray) -> None:
+        if len(content) != table.num_rows:
+            raise AdstoolError(
+                f"{table.num_rows} items but {len(content)} content vectors.", "Run adstool embed."
+            )
+        self.table = table.combine_chunks()
+        self.content = content
+        self._arrays: dict[str, np.ndarray] = {}
+
+    def __len__(self) -> int:
+        return int(self.table.num_rows)
+
+    def column(self, name: str) -> pa.Array:
+        """A raw column as one Arrow array; raises KeyError for an unknown name."""
+        chunked = self.table.column(name)
+        return pa.concat_arrays(chunked.chunks) if chunked.num_chunks else pa.array([], type=chunked.type)
+
+    @cached_property
+    def ids(self) -> list[str]:
+        """Item ids by row."""
+        return list(self.column("item_id").to_pylist())
+
+    @cached_property
+    def types(self) -> list[str]:
+        """'ad' or 'pin' by row."""
+        return list(self.column("item_type").to_pylist())
+
+    @cached_property
+    def keys(self) -> pa.Array:
+        """'ad:<id>' or 'pin:<id>' by row: unique, where an id alone need not be; the `item_id` vocabulary
+        holds these."""
+        return pc.binary_join_element_wise(self.column("item_type"), self.column("item_id"), ":")
+
+    @cached_property
+    def _row_of(self) -> dict[str, int]:
+        return {key: row for row, key in enumerate(self.keys.to_pylist())}
+
+    def rows(self, item_ids: Sequence[str], item_type: str | None = None) -> np.ndarray:
+        """The rows of these ids, int64, -1 for an unknown one; without a type, an ad is taken before a
+        pin."""
+        kinds = (item_type,) if item_type else ("ad", "pin")
+        found = np.full(len(item_ids), -1, dtype=np.int64)
+        for position, item_id in enumerate(item_ids):
+            for kind in kinds:
+                row = self._row_of.get(f"{kind}:{item_id}", -1)
+                if row >= 0:
+                    found[position] = row
+                    break
+        return found
+
+    def of_type(self, item_type: str) -> np.ndarray:
+        """bool [n]: whether a row is an item of this type."""
+        return np.asarray(
+            pc.equal(self.column("item_type"), item_type).to_numpy(zero_copy_only=False), dtype=bool
+        )
+
+    def times(self, name: str) -> np.ndarray:
+        """A time column in microseconds UTC, int64 [n]; NO_TIME where it is not known."""
+        if name not in self._arrays:
+            micros = pc.cast(pc.cast(self.column(name), pa.timestamp("us")), pa.int64())
+            filled = pc.fill_null(micros, NO_TIME).to_numpy(zero_copy_only=False)
+            self._arrays[name] = np.asarray(filled, dtype=np.int64)
+        return self._arrays[name]
+
+    def numbers(self, name: str) -> np.ndarray:
+        """A number column, float64 [n]; nan where it is not known."""
+        if name not in self._arrays:
+            values = pc.fill_null(pc.cast(self.column(name), pa.float64()), float("nan"))
+            self._arrays[name] = np.asarray(values.to_numpy(zero_copy_only=False), dtype=np.float64)
+        return self._arrays[name]
+
+    def numbered(self, name: str) -> tuple[np.ndarray, list[str]]:
+        """A text column as numbers int32 [n] (-1 missing) and the values they stand for, in order."""
+        column = self.column(name)
+        values = sorted(value for value in pc.unique(column).to_pylist() if value is not None)
+        codes = pc.fill_null(pc.index_in(column, value_set=pa.array(values, type=pa.string())), -1)
+        return np.asarray(codes.to_numpy(zero_copy_only=False), dtype=np.int32), values
+
+    @cached_property
+    def categories(self) -> tuple[np.ndarray, list[str]]:
+        """Category numbers by row and their names."""
+        return self.numbered("category")
+
+    @cached_property
+    def advertisers(self) -> tuple[np.ndarray, list[str]]:
+        """Advertiser numbers by row and their ids."""
+        return self.numbered("advertiser_id")
+
+    @cached_property
+    def title_tokens(self) -> TokenIndex:
+        """The words of every title, for the overlap with a query."""
+        return TokenIndex.of([self.column("title")])
+
+    @cached_property
+    def text_tokens(self) -> TokenIndex:
+        """The words of title, description and category."""
+        return TokenIndex.of([self.column(name) for name in ("title", "description", "category")])
+
+    def fingerprint(self) -> str:
+        """A hash of the rows and of the vectors."""
+        digest = hashlib.blake2b(digest_size=16)
+        for name in self.table.column_names:
+            for part in pa.RecordBatch.from_arrays([self.column(name)], [name]).serialize(), name.encode():
+                digest.update(part)
+        for start in range(0, len(self), 65536):
+            digest.update(np.ascontiguousarray(self.content[start : start + 65536]).tobytes())
+        digest.update(str(self.content.shape).encode())
+        return digest.hexdigest()
+
+    def save(self, directory: Path) -> None:
+        """Write items.parquet and content.npy into `directory`, each whole or not at all."""
+        directory.mkdir(parents=True, exist_ok=True)
+        temporary = directory / f".items.{os.getpid()}.tmp"
+        pq.write_table(self.table, temporary)
+        os.replace(temporary, directory / "items.parquet")
+        with open(temporary, "wb") as handle:
+            np.save(handle, np.asarray(self.content, dtype=np.float32))
+        os.replace(temporary, directory / "content.npy")
+
+    @classmethod
+    def load(cls, directory: Path) -> ItemTable:
+        """What `save` wrote, its vectors memory-mapped; raises AdstoolError when it is damaged or absent."""
+        try:
+            table = pq.read_table(directory / "items.parquet")
+            content = np.load(directory / "content.npy", mmap_mode="r")
+        except (OSError, ValueError, pa.ArrowInvalid) as error:
+            raise AdstoolError(f"{directory} holds no whole item table: {error}", "Build it again.") from None
+        return cls(table, content)
+
+
+def build_items(
+    con: duckdb.DuckDBPyConnection, vectors: Mapping[str, tuple[list[str], np.ndarray]]
+) -> ItemTable:
+    """All items of the catalogue with their content vectors.
+
+    vectors: by item type ('ad', 'pin'), ids and float32 [m, D]; ids the catalogue does not know are left out.
+    Raises AdstoolError when the vectors of the two types differ in width.
+    """
+    table = con.sql(load_sql("features_items")).to_arrow_table()
+    widths = {array.shape[1] for ids, array in vectors.values() if len(ids)}
+    if len(widths) > 1:
+        raise AdstoolError(
+            f"Ads and pins have vectors of different widths: {sorted(widths)}.",
+            "Embed both with one model: adstool embed all",
+        )
+    items = ItemTable(table, np.zeros((table.num_rows, widths.pop() if widths else 1), dtype=np.float32))
+    for item_type, (ids, array) in vectors.items():
+        if not ids:
+            continue
+        rows = items.rows(ids, item_type)
+        items.content[rows[rows >= 0]] = array[rows >= 0]
+    return items

@@ -1,0 +1,45 @@
+-- Grain: an impression of a ranked item that the catalogue knows, numbered in the order of time.
+-- request: the logged request, or the user and time where none was logged, as a dense number. query: of the
+-- impression, or of a query event of the same request that is not later.
+with
+queries as (
+    select request_id, epoch_us(ts) as ts, query
+    from events
+    where item_type = 'query' and query is not null and request_id is not null
+),
+asked as (
+    select request_id, min(ts) as ts, arg_min(query, (ts, query)) as query
+    from queries
+    group by request_id
+),
+shown as (
+    select
+        events.event_id,
+        epoch_us(events.ts) as ts,
+        feature_users.number as user_no,
+        feature_items.item_no,
+        feature_items.category_no,
+        feature_items.advertiser_no,
+        feature_surfaces.number as surface_no,
+        events.request_id,
+        events.position,
+        events.propensity,
+        coalesce(events.query, asked.query) as query,
+        case when events.request_id is null then user_no end as anonymous_user,
+        case when events.request_id is null then epoch_us(events.ts) end as anonymous_ts
+    from events
+    join feature_items
+        on feature_items.item_type = events.item_type and feature_items.item_id = events.item_id
+    join feature_users on feature_users.user_id = events.user_id
+    left join feature_surfaces on feature_surfaces.surface = events.surface
+    left join asked on asked.request_id = events.request_id and asked.ts <= epoch_us(events.ts)
+    where events.action = 'impression' and feature_items.ranked
+),
+final as (
+    select
+        row_number() over (order by ts, user_no, request_id, position, item_no, event_id) - 1 as example,
+        dense_rank() over (order by request_id, anonymous_user, anonymous_ts) - 1 as request,
+        * exclude (event_id, anonymous_user, anonymous_ts)
+    from shown
+)
+select * from final
