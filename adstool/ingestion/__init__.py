@@ -1,0 +1,1 @@
+"""Files, folders and streams into the warehouse: readers, validation, quarantine and public log formats."""

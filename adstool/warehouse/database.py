@@ -38,7 +38,7 @@ def open_warehouse(
         con = _connect(ws.warehouse, settings, read_only)
     try:
         if not read_only:
-            _migrate(con, ws.warehouse)
+            migrate(con, ws.warehouse)
         yield con
     finally:
         con.close()
@@ -55,18 +55,35 @@ def schema_version(con: duckdb.DuckDBPyConnection) -> int:
     return int(row[0]) if row else 0
 
 
+@contextmanager
+def open_memory(ws: Workspace, settings: Settings) -> Iterator[duckdb.DuckDBPyConnection]:
+    """An empty database in memory with the same limits; what does not fit goes to the workspace's cache."""
+    con = duckdb.connect(":memory:", config=_limits(settings))
+    try:
+        con.execute("set temp_directory = $folder", {"folder": str(ws.cache / "duckdb")})
+        _set_up(con)
+        yield con
+    finally:
+        con.close()
+
+
+def _limits(settings: Settings) -> dict[str, str | bool | int | float | list[str]]:
+    limits = settings.warehouse
+    available = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+    return {"memory_limit": limits.memory_limit, "threads": limits.threads or available or 1}
+
+
+def _set_up(con: duckdb.DuckDBPyConnection) -> None:
+    con.execute("set timezone = 'UTC'")
+    con.execute("set enable_progress_bar = false")
+
+
 def _connect(path: Path, settings: Settings, read_only: bool) -> duckdb.DuckDBPyConnection:
     limits = settings.warehouse
-    config: dict[str, str | bool | int | float | list[str]] = {
-        "memory_limit": limits.memory_limit,
-        "threads": limits.threads or len(os.sched_getaffinity(0))
-        if hasattr(os, "sched_getaffinity")
-        else limits.threads or os.cpu_count() or 1,
-    }
     deadline = time.monotonic() + limits.lock_wait_seconds
     while True:
         try:
-            con = duckdb.connect(str(path), read_only=read_only, config=config)
+            con = duckdb.connect(str(path), read_only=read_only, config=_limits(settings))
             break
         except duckdb.Error as error:
             text = str(error)
@@ -79,8 +96,7 @@ def _connect(path: Path, settings: Settings, read_only: bool) -> duckdb.DuckDBPy
                     "Wait for it to end, or stop it; then run the command again.",
                 ) from None
             raise _explain(error, path, settings) from None
-    con.execute("set timezone = 'UTC'")
-    con.execute("set enable_progress_bar = false")
+    _set_up(con)
     return con
 
 
@@ -97,7 +113,7 @@ def _explain(error: duckdb.Error, path: Path, settings: Settings) -> AdstoolErro
     )
 
 
-def _version(con: duckdb.DuckDBPyConnection, path: Path) -> int:
+def _version(con: duckdb.DuckDBPyConnection, path: Path | str) -> int:
     """The schema's version, checked: an unknown newer one closes the connection and raises AdstoolError."""
     version = schema_version(con)
     newest = migrations()[-1][0]
@@ -110,7 +126,8 @@ def _version(con: duckdb.DuckDBPyConnection, path: Path) -> int:
     return version
 
 
-def _migrate(con: duckdb.DuckDBPyConnection, path: Path) -> None:
+def migrate(con: duckdb.DuckDBPyConnection, path: Path | str) -> None:
+    """Apply the migrations that the database at `path` (named in errors) lacks, each in a transaction."""
     version = _version(con, path)
     for number, name in migrations():
         if number <= version:

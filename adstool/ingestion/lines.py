@@ -1,0 +1,218 @@
+"""Where refused rows stand in a file, and a clean copy of a file that DuckDB cannot read as it is."""
+
+from __future__ import annotations
+
+import csv
+import json
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import duckdb
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from adstool.ingestion.inputs import Dialect, Input
+from adstool.warehouse import load_sql
+
+BATCH = 20_000
+LONGEST_TEXT = 1 << 20  # characters of a refused row that are kept
+LONGEST_LINE = 1 << 24  # bytes of a line that are read at all
+FURTHEST = 1000  # lines that one quoted value may span
+LOCATED = pa.schema(
+    [("row", pa.int64()), ("line", pa.int64()), ("text", pa.string()), ("problem", pa.string())]
+)
+
+
+class RowsDisagree(Exception):
+    """DuckDB and we count different numbers of records in a file, so its row numbers are no line numbers."""
+
+
+def locate(
+    source: Input, dialect: Dialect, rows: np.ndarray[Any, Any], total: int
+) -> Iterator[pa.RecordBatch]:
+    """Batches (row, line, text, problem: null) of the records `rows` (int64, ascending, from 0) of a text file.
+
+    `line` is the first physical line of the record, from 1. Raises RowsDisagree when the file does not
+    have `total` records.
+    """
+    wanted = iter(rows.tolist())
+    following = next(wanted, -1)
+    found: list[tuple[int, int, str]] = []
+    count = -1
+    with source.open() as handle:
+        records = _lines(handle) if source.format == "jsonl" else _csv_records(handle, dialect)
+        for line, raw in records:
+            count += 1
+            if count != following:
+                continue
+            found.append((count, line, _text(raw, dialect.encoding)))
+            following = next(wanted, -1)
+            if len(found) == BATCH:
+                yield _located(found)
+                found = []
+    if count + 1 != total:
+        raise RowsDisagree(source.name)
+    yield _located(found)
+
+
+def locate_in_parquet(
+    con: duckdb.DuckDBPyConnection, source: Input, rows: np.ndarray[Any, Any], *, copy: bool
+) -> Iterator[pa.RecordBatch]:
+    """Batches (row, line, text, problem) of records of a parquet file, `copy` telling that it is ours.
+
+    The text of a record of the user's own file is the record as JSON; its line is its number, from 1.
+    """
+    query = "ingest_converted_rows" if copy else "ingest_parquet_rows"
+    con.register("wanted_rows", pa.table({"row": rows}))
+    try:
+        found = con.execute(load_sql(query), {"path": source.pattern}).to_arrow_table()
+    finally:
+        con.unregister("wanted_rows")
+    yield from found.cast(LOCATED).to_batches(BATCH)
+
+
+def _located(found: list[tuple[int, int, str]]) -> pa.RecordBatch:
+    rows, lines, texts = zip(*found, strict=True) if found else ((), (), ())
+    arrays = [pa.array(rows, pa.int64()), pa.array(lines, pa.int64()), pa.array(texts, pa.string())]
+    return pa.RecordBatch.from_arrays([*arrays, pa.nulls(len(found), pa.string())], schema=LOCATED)
+
+
+def _text(raw: bytes, encoding: str) -> str:
+    return raw.rstrip(b"\r\n")[: 4 * LONGEST_TEXT].decode(encoding, errors="backslashreplace")[:LONGEST_TEXT]
+
+
+def _lines(handle: Any) -> Iterator[tuple[int, bytes]]:
+    """Lines that are not blank, as DuckDB counts them, with their number."""
+    for number, raw in enumerate(handle, start=1):
+        if raw.strip():
+            yield number, raw
+
+
+def _csv_records(handle: Any, dialect: Dialect) -> Iterator[tuple[int, bytes]]:
+    """Records of a well-formed csv file: a quoted value may span lines, empty lines count for nothing."""
+    open_record = b""
+    start = 0
+    for number, raw in enumerate(handle, start=1):
+        if number == 1 and dialect.header:
+            continue
+        if open_record:
+            open_record += raw
+        elif raw.strip(b"\r\n"):
+            open_record, start = raw, number
+        else:
+            continue
+        if dialect.quoted and b'"' in open_record and open_record.count(b'"') % 2:
+            continue
+        yield start, open_record
+        open_record = b""
+    if open_record:
+        yield start, open_record
+
+
+def convert(source: Input, dialect: Dialect, target: Path) -> Input:
+    """A parquet copy of a damaged jsonl or csv file, one row a record, made by Python's own parsers.
+
+    Columns: c0, c1, ... (csv) or json (jsonl), all null when the record cannot be read; problem; line; text.
+    """
+    names = ["json"] if source.format == "jsonl" else [f"c{index}" for index in range(dialect.width)]
+    schema = pa.schema(
+        [(name, pa.string()) for name in names]
+        + [("problem", pa.string()), ("line", pa.int64()), ("text", pa.string())]
+    )
+    with source.open() as handle, pq.ParquetWriter(target, schema) as writer:
+        if source.format == "jsonl":
+            records = _parsed_objects(handle)
+        else:
+            records = _parsed_csv(handle, dialect)
+        batch: list[tuple[Any, ...]] = []
+        for values, problem, line, raw in records:
+            batch.append((*(values or [None] * len(names)), problem, line, _text(raw, dialect.encoding)))
+            if len(batch) == BATCH:
+                writer.write_batch(_batch(batch, schema))
+                batch = []
+        if batch:
+            writer.write_batch(_batch(batch, schema))
+    return replace(source, path=target, format="parquet", compression="none")
+
+
+def _batch(rows: list[tuple[Any, ...]], schema: pa.Schema) -> pa.RecordBatch:
+    columns = [
+        pa.array(values, field.type) for values, field in zip(zip(*rows, strict=True), schema, strict=True)
+    ]
+    return pa.RecordBatch.from_arrays(columns, schema=schema)
+
+
+Parsed = tuple[list[str | None] | None, str | None, int, bytes]
+
+
+def _parsed_objects(handle: Any) -> Iterator[Parsed]:
+    for number, raw in _lines(handle):
+        line = raw.removeprefix(b"\xef\xbb\xbf") if number == 1 else raw
+        problem = None
+        try:
+            text = line.decode("utf-8")
+            if len(raw) > LONGEST_LINE:
+                problem = f"longer than {LONGEST_LINE:,} bytes"
+            elif not isinstance(json.loads(text), dict):
+                problem = "not a JSON object"
+        except UnicodeDecodeError:
+            problem = "not valid UTF-8"
+        except (ValueError, RecursionError):
+            problem = "not valid JSON"
+        yield ([text] if problem is None else None), problem, number, raw
+
+
+def _parsed_csv(handle: Any, dialect: Dialect) -> Iterator[Parsed]:
+    """Records of a csv file in which anything may be wrong.
+
+    A quote that is never closed would swallow the rest of the file: when a record of several lines has the
+    wrong number of values, only its first line is refused and reading goes on with the second.
+    """
+    csv.field_size_limit(LONGEST_LINE)
+    waiting: list[tuple[int, bytes]] = []
+    numbered = enumerate(handle, start=1)
+    if dialect.header:
+        next(numbered, None)
+    while True:
+        first = waiting.pop(0) if waiting else next(numbered, None)
+        if first is None:
+            return
+        number, raw = first
+        if not raw.strip():
+            continue
+        values, problem = _record(raw, dialect)
+        taken = 0
+        if problem and dialect.quoted and raw.count(b'"') % 2:
+            joined = raw
+            while taken < FURTHEST and joined.count(b'"') % 2:
+                if taken == len(waiting):
+                    more = next(numbered, None)
+                    if more is None:
+                        break
+                    waiting.append(more)
+                joined += waiting[taken][1]
+                taken += 1
+            whole, trouble = _record(joined, dialect)
+            if trouble is None and joined.count(b'"') % 2 == 0:
+                values, problem, raw = whole, None, joined
+                del waiting[:taken]
+        yield values, problem, number, raw
+
+
+def _record(raw: bytes, dialect: Dialect) -> tuple[list[str | None] | None, str | None]:
+    """The values of one record, or why there are none."""
+    try:
+        text = raw.decode(dialect.encoding)
+        quoting = csv.QUOTE_MINIMAL if dialect.quoted else csv.QUOTE_NONE
+        rows = list(csv.reader([text], delimiter=dialect.delimiter, quoting=quoting, strict=True))
+    except UnicodeDecodeError:
+        return None, "not valid UTF-8"
+    except csv.Error as error:
+        return None, f"not valid csv: {error}"
+    if len(rows) != 1 or len(rows[0]) != dialect.width:
+        found = len(rows[0]) if rows else 0
+        return None, f"{found} values where there should be {dialect.width}"
+    return [value or None for value in rows[0]], None

@@ -1,0 +1,130 @@
+"""Types and ranges of rows, checked in SQL while a file is read: typed columns, and why a row is refused."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from adstool.warehouse.schema import SQL_TYPES, Column, Table
+
+EARLIEST, LATEST = "1900-01-01", "2200-01-01"
+MEANINGS = {
+    "time": "a time (ISO 8601, or epoch seconds or milliseconds)",
+    "integer": "a whole number",
+    "number": "a finite number",
+}
+
+
+@dataclass(frozen=True)
+class Relation:
+    """A file as DuckDB reads it: a query that gives raw values under the names of the table's columns.
+
+    `columns` maps those it has to what DuckDB knows of them: text, number or time. `attributes` and
+    `problem` (why a row cannot be used at all, or null) are always among its columns; `_row` (the number of
+    the record in the file, from 0) only with `numbered`.
+    """
+
+    sql: str
+    columns: Mapping[str, str]
+    parameters: dict[str, Any] = field(default_factory=dict)
+    numbered: bool = False
+
+
+def stage_sql(table: Table, relation: Relation) -> str:
+    """The statement that reads a relation into the temporary table `stage`, in the order of the file.
+
+    Columns: those of `table`, typed; attributes; reason (null: the row is good); _row with `numbered`.
+    """
+    typed = ",\n        ".join(
+        f"{_typed(column, relation.columns.get(column.name))} as {column.name}" for column in table.columns
+    )
+    raw = ",\n        ".join(
+        f"{name} as raw_{name}" for name in (c.name for c in table.columns if c.name in relation.columns)
+    )
+    extra = ", _row" if relation.numbered else ""
+    return f"""create or replace temp table stage as
+with
+source as (
+{relation.sql}
+),
+typed as (
+    select
+        {typed},
+        {raw},
+        attributes,
+        problem{extra}
+    from source
+),
+final as (
+    select
+        {", ".join(table.names)},
+        attributes,
+        {_reason(table, relation)} as reason{extra}
+    from typed
+)
+select * from final"""
+
+
+def _typed(column: Column, known_as: str | None) -> str:
+    name = column.name
+    if known_as is None:
+        return f"null::{SQL_TYPES[column.type]}"
+    if column.type in ("text", "image"):
+        return f"nullif({name}, '')" if known_as == "text" else f"{name}::varchar"
+    if column.type == "time":
+        return _time(name, known_as)
+    number = f"try_cast({name} as double)"
+    if column.type == "integer":
+        return f"case when {number} = floor({number}) then try_cast({number} as integer) end"
+    return number
+
+
+def _time(name: str, known_as: str) -> str:
+    """UTC from text with or without an offset, else from epoch seconds (below 1e11) or milliseconds."""
+    if known_as == "time":
+        return name
+    number = f"try_cast({name} as double)"
+    epoch = (
+        f"case when {number} < 0 then null"
+        f" when {number} < 1e11 then make_timestamp(try_cast(round({number} * 1e6) as bigint))"
+        f" when {number} < 1e14 then make_timestamp(try_cast(round({number} * 1e3) as bigint)) end"
+    )
+    if known_as == "number":
+        return epoch
+    return f"coalesce(try_cast({name} as timestamptz)::timestamp, {epoch})"
+
+
+def _reason(table: Table, relation: Relation) -> str:
+    cases = ["when problem is not null then problem"]
+    for column in table.columns:
+        if column.name not in relation.columns:
+            if column.required:
+                cases.append(f"when {column.name} is null then '{column.name} is missing'")
+            continue
+        cases += _cases(column, relation.columns[column.name])
+    return "case\n            " + "\n            ".join(cases) + "\n        end"
+
+
+def _cases(column: Column, known_as: str) -> list[str]:
+    name = column.name
+    raw = f"raw_{name}" if known_as == "text" else f"raw_{name}::varchar"
+    cases = []
+    absent = f"(raw_{name} is null" + (f" or raw_{name} = '')" if known_as == "text" else ")")
+    if column.required:
+        cases.append(f"when {name} is null and {absent} then '{name} is missing'")
+    good = {
+        "time": f"{name} between timestamp '{EARLIEST}' and timestamp '{LATEST}'",
+        "number": f"isfinite({name})",
+        "integer": f"{name} is not null",
+    }.get(column.type, "")
+    if column.check:
+        check = column.check.format(value=name)
+        good = f"{good} and {check}" if good else check
+    if good:
+        meaning = (column.meaning or MEANINGS[column.type]).replace("'", "''")
+        cases.append(
+            f"when not {absent} and not coalesce({good}, false)"
+            f" then concat('{name} ', to_json(left({raw}, 80))::varchar, ' is not {meaning}')"
+        )
+    return cases

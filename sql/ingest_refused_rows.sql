@@ -1,0 +1,5 @@
+-- Grain: a record that gave a refused row. Columns: row (the number of the record in the file, from 0).
+select distinct {row} as row
+from stage
+where reason is not null
+order by 1
