@@ -1,0 +1,170 @@
+"""Scoring with exported graphs through ONNX Runtime. No torch here: this is what `rank` loads."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnxruntime
+
+from adstool.errors import AdstoolError
+from adstool.features.encoder import FeatureEncoder
+from adstool.training.calibration import NAME as CALIBRATION
+from adstool.training.calibration import Calibration
+from adstool.workspace import read_json
+
+QUANTIZATION = "quantization.json"  # what `quantize` measured, and whether its graphs are in use
+CHUNK = 4096  # rows scored at once, so that memory stays flat
+
+_TYPES = {"tensor(int64)": np.int64, "tensor(int32)": np.int32, "tensor(float)": np.float32}
+
+
+def int8_name(file: str) -> str:
+    """The quantized form of an exported file: model.onnx -> model.int8.onnx."""
+    return file.removesuffix(".onnx") + ".int8.onnx"
+
+
+def uses_int8(run_dir: Path) -> bool:
+    """Whether the run has quantized graphs that passed their gate."""
+    path = run_dir / QUANTIZATION
+    return path.is_file() and bool(read_json(path).get("in_use"))
+
+
+class GraphSession:
+    """One exported graph; `threads` is set once, here."""
+
+    def __init__(self, path: Path, threads: int = 1) -> None:
+        options = onnxruntime.SessionOptions()
+        options.intra_op_num_threads = threads
+        options.inter_op_num_threads = 1
+        options.log_severity_level = 3
+        try:
+            self._session = onnxruntime.InferenceSession(
+                str(path), options, providers=["CPUExecutionProvider"]
+            )
+        except Exception as error:  # ONNX Runtime's exceptions have no common base but Exception
+            reason = "it is not there" if not path.is_file() else str(error)
+            raise AdstoolError(f"{path} cannot be loaded: {reason}", "Train the model again.") from None
+        self._inputs = [(i.name, _TYPES[i.type], i.shape) for i in self._session.get_inputs()]
+        self.output = str(self._session.get_outputs()[0].name)
+
+    @property
+    def input_names(self) -> list[str]:
+        """The inputs the graph reads (those it turned out not to need are gone)."""
+        return [name for name, _, _ in self._inputs]
+
+    def feed(self, inputs: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+        """The inputs in the types of the graph, histories cut to the length it reads."""
+        result = {}
+        for name, kind, shape in self._inputs:
+            value = inputs[name]
+            if len(shape) == 2 and isinstance(shape[1], int):
+                value = value[:, : shape[1]]
+            result[name] = np.ascontiguousarray(value, dtype=kind)
+        return result
+
+    def run(self, inputs: Mapping[str, np.ndarray]) -> np.ndarray:
+        """The graph's output, float32 [n, ...], for n rows of inputs."""
+        rows = len(next(iter(inputs.values())))
+        parts = []
+        for start in range(0, max(rows, 1), CHUNK):
+            part = inputs if rows <= CHUNK else {k: v[start : start + CHUNK] for k, v in inputs.items()}
+            parts.append(self._session.run(None, self.feed(part))[0])
+        return np.asarray(parts[0] if len(parts) == 1 else np.concatenate(parts))
+
+
+class _Run:
+    """What the scorers of both kinds read from a run's folder."""
+
+    def __init__(self, run_dir: Path, quantized: bool | None, threads: int) -> None:
+        self.run_dir = run_dir
+        self.quantized = uses_int8(run_dir) if quantized is None else quantized
+        self.threads = threads
+        self.config: dict[str, Any] = read_json(run_dir / "config.json")
+
+    def session(self, file: str) -> GraphSession:
+        return GraphSession(self.run_dir / (int8_name(file) if self.quantized else file), self.threads)
+
+    @cached_property
+    def encoder(self) -> FeatureEncoder:
+        """The features the model was trained on."""
+        return FeatureEncoder.load(self.run_dir)
+
+    @property
+    def outputs(self) -> tuple[str, ...]:
+        """The heads, in the order of the columns: names of actions, or of a retrieval head."""
+        return tuple(self.config["outputs"])
+
+    @cached_property
+    def calibration(self) -> Calibration | None:
+        """The run's calibration, None when it has none."""
+        path = self.run_dir / CALIBRATION
+        return Calibration.load(path) if path.is_file() else None
+
+    def calibrated(self, probability: np.ndarray, categorical: np.ndarray) -> np.ndarray:
+        """Probabilities [n, A] after the run's calibration, by surface where the rows name one."""
+        if self.calibration is None:
+            return probability
+        column = int(self.config.get("surface_field", -1))
+        surfaces = np.asarray(categorical)[:, column] if column >= 0 else None
+        return np.asarray(self.calibration.apply(probability, surfaces))
+
+
+class Scorer(_Run):
+    """A ranker's run: probabilities of every action for rows of inputs.
+
+    quantized: None takes int8 when the run's quantization passed its gate. Raises AdstoolError when the run
+    was not exported.
+    """
+
+    def __init__(self, run_dir: Path, *, quantized: bool | None = None, threads: int = 1) -> None:
+        super().__init__(run_dir, quantized, threads)
+        self._session = self.session("model.onnx")
+
+    def raw(self, inputs: Mapping[str, np.ndarray]) -> np.ndarray:
+        """Probabilities [n, A] as the model gives them, float32."""
+        return self._session.run(inputs)
+
+    def predict(self, inputs: Mapping[str, np.ndarray]) -> np.ndarray:
+        """Calibrated probabilities [n, A]."""
+        return self.calibrated(self.raw(inputs), inputs["categorical"])
+
+
+class TowerScorer(_Run):
+    """A two-tower run: unit vectors of users and of items; logit_h = scales[h] <u_h, a_h> + biases[h]."""
+
+    def __init__(self, run_dir: Path, *, quantized: bool | None = None, threads: int = 1) -> None:
+        super().__init__(run_dir, quantized, threads)
+        self.scales = np.asarray(self.config["scales"], dtype=np.float32)
+        self.biases = np.asarray(self.config["biases"], dtype=np.float32)
+
+    @property
+    def heads(self) -> int:
+        """H, the number of vectors a side."""
+        return len(self.scales)
+
+    @cached_property
+    def _user(self) -> GraphSession:
+        return self.session("user.onnx")
+
+    @cached_property
+    def _item(self) -> GraphSession:
+        return self.session("item.onnx")
+
+    def user(self, inputs: Mapping[str, np.ndarray]) -> np.ndarray:
+        """Vectors of users and contexts, float32 [n, H, d]."""
+        vectors = self._user.run(inputs)
+        return vectors.reshape(len(vectors), self.heads, -1)
+
+    def item(self, inputs: Mapping[str, np.ndarray]) -> np.ndarray:
+        """Vectors of items, float32 [n, H, d]."""
+        vectors = self._item.run(inputs)
+        return vectors.reshape(len(vectors), self.heads, -1)
+
+    def probability(self, user: np.ndarray, item: np.ndarray) -> np.ndarray:
+        """σ(logit) of pairs of rows, [n, H]; user and item are [n or 1, H, d]."""
+        logits = (user * item).sum(axis=2) * self.scales + self.biases
+        return np.asarray(1.0 / (1.0 + np.exp(-logits)))
