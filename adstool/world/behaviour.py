@@ -35,8 +35,8 @@ MIX = np.array([
     [-0.9, -0.6, -0.7, -0.5, 0.0, -1.4, -1.0, -0.3, 0.0, 0.0, 0.6, 0.0],
 ])  # fmt: skip
 WEIGHTS = {
-    "interest": 0.62, "style": 0.5, "intent": 1.1, "price": 0.42, "recent": 0.62, "fatigue": 0.55, "quality": 0.4,
-    "creative": 0.3, "hour": 0.36, "surface": 0.36, "position": 0.42, "new_style": 0.95,
+    "interest": 0.66, "style": 0.52, "intent": 1.1, "price": 0.42, "recent": 0.5, "fatigue": 0.5,
+    "quality": 0.4, "creative": 0.3, "hour": 0.4, "surface": 0.38, "position": 0.42, "new_style": 0.95,
 }  # fmt: skip
 GRID = 128.0  # signals and logits are rounded to 1/128, so that the truth files hold them exactly and small
 RECENT_DAYS = 1.0  # time constants of engagement and of exposure
@@ -136,7 +136,12 @@ class Behaviour:
         pilot: list[Shown] = []
         for _ in range(3):
             state = State.new(self.config.users, len(self.catalogue.words.categories))
-            pilot = [self.simulate(requests, day, state).shown for day, requests in days]
+            self.shop.forget()
+            pilot = []
+            for day, requests in days:
+                shown = self.simulate(requests, day, state).shown
+                self.shop.learn(shown.item, shown.acted[:, 0])
+                pilot.append(shown)
             logits = np.concatenate([shown.signals @ MIX.T for shown in pilot])
             weights = np.ones_like(logits)
             weights[:, 1] = np.concatenate(
@@ -144,6 +149,7 @@ class Behaviour:
             )  # long clicks: of clicks
             if len(logits):
                 self.scales.intercept = _intercepts(logits, weights, targets)
+        self.shop.forget()
         return pilot
 
     def _round(
@@ -188,7 +194,7 @@ class Behaviour:
         return np.where(search, category, -1), np.where(search, word, -1)
 
     def _anchors(self, engaged: Floats, interest: Floats, rng: np.random.Generator) -> Ints:
-        """The category of the pin that a related request starts from: the latest engaged, else a liked one."""
+        """The category of the pin that a related request starts from: the most engaged, else one liked."""
         liked = self.shop.likely_categories(interest, rng, 1, heat=3.0)[:, 0]
         latest = engaged.argmax(axis=1)
         strong = engaged[np.arange(len(engaged)), latest] > 0.2
@@ -304,4 +310,5 @@ def _intercepts(logits: Floats, weights: Floats, targets: Floats) -> Floats:
         middle = (low + high) / 2
         mean = (weights / (1 + np.exp(-(logits + middle)))).sum(axis=0) / total
         low, high = np.where(mean < targets, middle, low), np.where(mean < targets, high, middle)
-    return np.rint((low + high) / 2 * GRID) / GRID
+    solved: Floats = np.rint((low + high) / 2 * GRID) / GRID
+    return solved

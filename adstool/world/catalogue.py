@@ -1,4 +1,4 @@
-"""The catalogue of a world: items (ads first, then pins), campaigns and advertisers with their hidden qualities."""
+"""The catalogue of a world: ads, pins, campaigns and advertisers, with their hidden qualities."""
 
 from __future__ import annotations
 
@@ -227,7 +227,8 @@ def median_delay(who: Advertisers) -> Floats:
         below = who.fast_share * ndtr((middle - np.log(who.fast_median)) / FAST_SIGMA)
         below += (1 - who.fast_share) * ndtr((middle - np.log(who.slow_median)) / SLOW_SIGMA)
         low, high = np.where(below < 0.5, middle, low), np.where(below < 0.5, high, middle)
-    return np.exp((low + high) / 2)
+    median: Floats = np.exp((low + high) / 2)
+    return median
 
 
 def _campaigns(
@@ -261,7 +262,7 @@ def _campaigns(
         span + rng.integers(5, 60, count) * DAY,
         ((0.5 + 0.5 * rng.random(count)) * span).astype(np.int64),
     )
-    bid = np.round(np.exp(rng.normal(np.log(0.6), 0.6, count)), 2) + 0.05
+    bid: Floats = np.exp(rng.normal(np.log(0.6), 0.6, count)).round(2) + 0.05
     return Campaigns(
         advertiser, category, objective, strategy, bid,
         _targets(rng, strategy, bid, config.rates.conversion), _budgets(rng, count), starts, ends,
@@ -323,8 +324,10 @@ def _times(
 
 def _standard(values: Floats) -> Floats:
     spread = float(values.std())
-    return (values - values.mean()) / (spread if spread > 0 else 1.0)
+    scaled: Floats = (values - values.mean()) / (spread if spread > 0 else 1.0)
+    return scaled
 
 
 def _unit(vectors: Floats) -> Floats:
-    return vectors / np.linalg.norm(vectors, axis=-1, keepdims=True)
+    scaled: Floats = vectors / np.linalg.norm(vectors, axis=-1, keepdims=True)
+    return scaled

@@ -1,4 +1,4 @@
-"""What happens off the site: conversions after clicks, after views and without any ad; delayed, late or lost."""
+"""What happens off the site: conversions after clicks, after views, without any ad; delayed, late or lost."""
 
 from __future__ import annotations
 
@@ -121,13 +121,14 @@ class OffSite:
         return logits
 
     def _delays(self, rng: np.random.Generator, advertiser: Ints) -> Ints:
-        """Log-normal mixture of the advertiser: a fast part of minutes to hours, a slow part of days to weeks."""
+        """Log-normal mixture of the advertiser: fast in minutes to hours, slow in days to weeks."""
         who = self.catalogue.advertisers
         fast = rng.random(len(advertiser)) < who.fast_share[advertiser]
         median = np.where(fast, who.fast_median[advertiser], who.slow_median[advertiser])
         spread = np.where(fast, FAST_SIGMA, SLOW_SIGMA)
         delay = median * np.exp(spread * rng.normal(size=len(advertiser)))
-        return np.clip(np.ceil(delay), 1, 400 * DAY).astype(np.int64)
+        seconds: Ints = np.clip(np.ceil(delay), 1, 400 * DAY).astype(np.int64)
+        return seconds
 
     def _organic(self, rng: np.random.Generator, number: int, mean: float) -> tuple[Ints, Ints, Ints, Ints]:
         """Users who buy without an ad: user, advertiser, second, and an ad whose price they pay."""
@@ -154,9 +155,8 @@ class OffSite:
         order = price * many * np.exp(rng.normal(0, 0.35, count)) * tail
         sold = table.kind <= ADD_TO_CART
         small = np.where(rng.random(count) < 0.5, np.exp(rng.normal(np.log(8), 0.5, count)), np.nan)
-        table.value = np.round(
-            np.where(sold, order, np.where(table.kind == KINDS.index("signup"), small, np.nan)), 2
-        )
+        worth: Floats = np.where(sold, order, np.where(table.kind == KINDS.index("signup"), small, np.nan))
+        table.value = worth.round(2)
         table.quantity = np.where(sold, many, 0)
         share = who.offline_share[table.advertiser]
         share = np.where(table.cause == 2, np.maximum(share, 0.35), share)

@@ -17,19 +17,22 @@ from adstool.progress import log, track
 from adstool.world import behaviour, catalogue, pictures, population
 from adstool.world.behaviour import Behaviour, State
 from adstool.world.catalogue import DAY, Catalogue, RawItems
-from adstool.world.config import GENERATOR, GENERATOR_VERSION, TRADE_RATES, WorldConfig
+from adstool.world.config import GENERATOR, GENERATOR_VERSION, PRESETS, TRADE_RATES, WorldConfig, preset
 from adstool.world.conversions import Conversions, OffSite, joined
 from adstool.world.log import action_lags, assemble, number_requests
 from adstool.world.policies import POLICIES, SHARES, Shop
 from adstool.world.population import Population
 from adstool.world.real import read_catalogue
-from adstool.world.rhythm import requests_of_day
+from adstool.world.rhythm import Requests, requests_of_day
 from adstool.world.truth import ImpressionTruth, write_conversion_truth, write_static
 from adstool.world.writers import write_catalogues, write_conversions, write_events
 
 WORLD_FILE = "world.json"
-_OURS = ("images", "truth", WORLD_FILE, "users.csv", "pins.csv", "advertisers.csv", "campaigns.csv", "ads.csv",
-         "conversions.jsonl.gz")  # fmt: skip
+PILOT_USERS = 1500  # users are in no order, so the first ones are a fair sample
+_OURS = (
+    "images", "truth", WORLD_FILE, "users.csv", "pins.csv", "advertisers.csv", "campaigns.csv", "ads.csv",
+    "conversions.jsonl.gz",
+)  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -57,7 +60,7 @@ def generate(
     )
     settings = {**config.to_json(), "catalog": source}
     existing = _existing(out)
-    if existing is not None and existing["settings"] == settings and existing["version"] == GENERATOR_VERSION:
+    if existing is not None and all(existing.get(k) == v for k, v in _identity(settings).items()):
         return WorldSummary(dict(existing["tables"]), 0.0, unchanged=True)
     out.parent.mkdir(parents=True, exist_ok=True)
     partial = out.parent / f".{out.name}.partial"
@@ -75,8 +78,7 @@ def _write(config: WorldConfig, raw: RawItems, folder: Path) -> dict[str, int]:
     people = population.build(config, market)
     shop = Shop(config, market, people)
     laws, off_site = Behaviour(config, market, people, shop), OffSite(config, market, people)
-    pilot = [(day, requests_of_day(config, people, day)) for day in range(min(2, config.days))]
-    off_site.solve(laws.solve_intercepts(pilot))
+    off_site.solve(laws.solve_intercepts(_pilot(config, people)))
     tables = write_catalogues(folder, config, market, people)
     write_pictures(folder, config, raw, market)
     tables["events"], made = _simulate(config, folder, market, people, laws, off_site)
@@ -86,6 +88,12 @@ def _write(config: WorldConfig, raw: RawItems, folder: Path) -> dict[str, int]:
     write_static(folder / "truth", laws, off_site, market, people)
     write_conversion_truth(folder / "truth", config, market, people, made, known)
     return tables
+
+
+def _pilot(config: WorldConfig, people: Population) -> list[tuple[int, Requests]]:
+    """The requests of some users over all days: enough to solve the intercepts by."""
+    days = [(day, requests_of_day(config, people, day)) for day in range(config.days)]
+    return [(day, requests.of_users_below(PILOT_USERS)) for day, requests in days]
 
 
 def _simulate(
@@ -172,23 +180,43 @@ def _existing(out: Path) -> dict[str, Any] | None:
     return found
 
 
+def _command(settings: dict[str, Any]) -> str | None:
+    """The command line that makes this world, None when only Python can (settings of no preset)."""
+    sizes = ("users", "ads", "pins", "days", "seed")
+    catalog = f" --catalog {settings['catalog']['file']} --images DIR" if settings["catalog"] else ""
+    for name in PRESETS:
+        made = preset(name, **{size: settings[size] for size in sizes}).to_json()
+        if all(settings[key] == value for key, value in made.items()):
+            words = " ".join(f"--{size} {settings[size]}" for size in sizes)
+            return f"adstool sample DIR --preset {name} {words}{catalog}"
+    return None
+
+
+def _identity(settings: dict[str, Any]) -> dict[str, Any]:
+    """All that decides the bytes of a world."""
+    return {
+        "generator": GENERATOR,
+        "version": GENERATOR_VERSION,
+        "settings": settings,
+        "policies": dict(zip(POLICIES, SHARES, strict=True)),
+        "signal_weights": behaviour.WEIGHTS,
+    }
+
+
 def _write_settings(folder: Path, settings: dict[str, Any], tables: dict[str, int]) -> None:
-    trade = TRADE_RATES
-    raised = settings["rates"]["click"] > 0.05
+    trade, rates = TRADE_RATES, settings["rates"]
+    raised = rates["click"] > 0.05
     note = (
-        f"Rates are raised so that a small log holds enough actions to learn from: clicks {settings['rates']['click']:.1%}"
-        f" of impressions and conversions {settings['rates']['conversion']:.1%} of clicks, where the trade sees 2-5 % and"
-        f" 1-4 %. The preset full has {trade.click:.1%} and {trade.conversion:.1%}."
+        "Rates are raised so that a small log holds enough actions to learn from: clicks"
+        f" {rates['click']:.1%} of impressions and conversions {rates['conversion']:.1%} of clicks, where the"
+        f" trade sees 2-5 % and 1-4 %. The preset full has {trade.click:.1%} and {trade.conversion:.1%}."
         if raised
         else "Rates are those of the trade."
     )
     settings_file = {
-        "generator": GENERATOR,
-        "version": GENERATOR_VERSION,
         "note": "A synthetic world: no person, shop or click in it is real. " + note,
-        "settings": settings,
-        "policies": dict(zip(POLICIES, SHARES, strict=True)),
-        "signal_weights": behaviour.WEIGHTS,
+        "command": _command(settings),
+        **_identity(settings),
         "tables": tables,
     }
     text = json.dumps(settings_file, indent=2, ensure_ascii=False) + "\n"

@@ -62,6 +62,8 @@ def assemble(
     """The log of day `number`: a query event a search, an impression a slot, and every action after it."""
     rng = np.random.default_rng([config.seed, 9, number])
     shown = day.shown
+    if not len(shown.item):
+        return _nothing()
     asking = np.flatnonzero(day.query_category >= 0)
     texts = write_queries(rng, words, day.query_category[asking], day.query_attribute[asking])
     text_of = np.full(len(day.requests.user), -1)
@@ -75,15 +77,11 @@ def assemble(
         [np.zeros(many, dtype=np.int64), lags[impression, kind], np.zeros(len(asking), dtype=np.int64)]
     )
     seconds = day.requests.seconds[row] + lag
-    is_query, is_impression = action == QUERY, action == 0
-    position = np.where(is_query, -1, shown.position[source] if many else -1)
-    # At one second: the query, then the slate from the top, then actions.
-    order = np.lexsort((action, position, ~is_query, requests[row], seconds))
+    position = np.where(action == QUERY, -1, shown.position[source])
+    # At one second: the query (position -1), then the slate from the top, then actions.
+    order = np.lexsort((action, position, requests[row], seconds))
     row, action, source, seconds = row[order], action[order], source[order], seconds[order]
-    is_query, is_impression = is_query[order], is_impression[order]
-    if not many:
-        return Events(*(np.zeros(0, dtype=np.int64) for _ in range(7)), np.zeros(0), np.zeros(0),
-                      np.zeros(0, dtype=np.int64), np.zeros(0, dtype=np.int64), texts)  # fmt: skip
+    is_query, is_impression = action == QUERY, action == 0
     return Events(
         seconds=seconds,
         request=requests[row],
@@ -98,3 +96,12 @@ def assemble(
         query=np.where(is_query | is_impression, text_of[row], -1),
         texts=texts,
     )
+
+
+def _nothing() -> Events:
+    """The log of a day on which nothing was shown."""
+    none, empty = np.zeros(0, dtype=np.int64), np.zeros(0)
+    return Events(
+        seconds=none, request=none, user=none, surface=none, item=none, position=none, action=none,
+        value=empty, propensity=empty, policy=none, query=none, texts=[],
+    )  # fmt: skip

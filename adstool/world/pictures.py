@@ -26,8 +26,8 @@ OUTLINES: dict[str, tuple[Stroke, ...]] = {
         ("cut", ((0.43, 0.04), (0.57, 0.18))),
     ),
     "shirts": (
-        ("polygon", ((0.3, 0.18), (0.7, 0.18), (0.94, 0.4), (0.82, 0.54), (0.7, 0.44), (0.7, 0.86), (0.3, 0.86),
-                     (0.3, 0.44), (0.18, 0.54), (0.06, 0.4))),
+        ("polygon", ((0.3, 0.18), (0.7, 0.18), (0.94, 0.4), (0.82, 0.54), (0.7, 0.44), (0.7, 0.86),
+                     (0.3, 0.86), (0.3, 0.44), (0.18, 0.54), (0.06, 0.4))),
         ("cut", ((0.4, 0.1), (0.6, 0.28))),
     ),
     "shoes": (
@@ -114,23 +114,24 @@ def pattern(style: str, size: int, rng: np.random.Generator) -> NDArray[np.bool_
     period = 9.0 * rng.uniform(0.85, 1.2)
     x, y = columns + rng.uniform(0, period), rows + rng.uniform(0, period)
     half = period / 2
+    second = np.zeros((size, size), dtype=bool)
     if style == "stripes":
-        return x % period < half
-    if style == "dots":
-        return (x % period - half) ** 2 + (y % period - half) ** 2 < (0.32 * period) ** 2
-    if style == "checks":
-        return (x % (2 * period) < period) ^ (y % (2 * period) < period)
-    if style == "diagonal":
-        return (x + y * rng.uniform(0.8, 1.2)) % period < half
-    if style == "rings":
+        second = x % period < half
+    elif style == "dots":
+        second = (x % period - half) ** 2 + (y % period - half) ** 2 < (0.32 * period) ** 2
+    elif style == "checks":
+        second = (x % (2 * period) < period) ^ (y % (2 * period) < period)
+    elif style == "diagonal":
+        second = (x + y * rng.uniform(0.8, 1.2)) % period < half
+    elif style == "rings":
         centre = rng.uniform(24, 40, 2)
-        return np.hypot(columns - centre[0], rows - centre[1]) % period < half
-    if style == "zigzag":
-        return (y + np.abs(x % (2 * period) - period)) % period < half
-    if style == "speckle":
+        second = np.hypot(columns - centre[0], rows - centre[1]) % period < half
+    elif style == "zigzag":
+        second = (y + np.abs(x % (2 * period) - period)) % period < half
+    elif style == "speckle":
         coarse = rng.random((size // 2 + 1, size // 2 + 1)) < 0.3
-        return np.repeat(np.repeat(coarse, 2, axis=0), 2, axis=1)[:size, :size]
-    return np.zeros((size, size), dtype=bool)
+        second = np.repeat(np.repeat(coarse, 2, axis=0), 2, axis=1)[:size, :size]
+    return second
 
 
 def outline(category: str, size: int, rng: np.random.Generator) -> NDArray[np.bool_]:
@@ -186,7 +187,7 @@ def draw_all(
     size: int,
     seed: int,
 ) -> None:
-    """Write one PNG an item into `folder`; `names` are the file names. Each depends on seed and place only."""
+    """Write one PNG an item into `folder`, under `names`; each depends on the seed and its place only."""
     os.makedirs(folder, exist_ok=True)
     colours = tuple(COLOURS)
     for i in track(range(len(names)), "pictures", unit="picture"):

@@ -52,12 +52,16 @@ class Shop:
         centres = np.zeros((categories, LATENT))
         np.add.at(centres, items.category, items.vector)
         self.centres = centres / np.maximum(np.linalg.norm(centres, axis=1, keepdims=True), 1e-9)
-        self.stocked = np.bincount(items.category, minlength=categories) > 0
-        self.shown = np.zeros(count)
-        self.clicked = np.zeros(count)
-        self.popularity = np.zeros(count)
+        # Larger categories are wanted more, by the root of their size; an empty one never.
+        self.stocked = np.sqrt(np.bincount(items.category, minlength=categories))
+        self.forget()
         bid = np.log(catalogue.campaigns.bid) + 0.25 * _standard(np.log(catalogue.campaigns.daily_budget))
         self.worth = np.concatenate([bid[items.campaign[: items.ads]], np.zeros(count - items.ads)])
+
+    def forget(self) -> None:
+        """Start without any impression counted."""
+        count = len(self.items.ids)
+        self.shown, self.clicked, self.popularity = np.zeros(count), np.zeros(count), np.zeros(count)
 
     def learn(self, item: Ints, click: NDArray[np.bool_]) -> None:
         """Count a day's impressions and clicks into the popularity that the next day's policies use."""
@@ -74,7 +78,8 @@ class Shop:
         bounds = np.cumsum(weights, axis=1)
         dice = rng.random((len(interest), count)) * bounds[:, -1:]
         found = (bounds[:, None, :] < dice[:, :, None]).sum(axis=2)
-        return np.minimum(found, len(self.centres) - 1)
+        category: Ints = np.minimum(found, len(self.centres) - 1)
+        return category
 
     def candidates(
         self, user: Ints, seconds: Ints, context: Ints, interest: Floats, rng: np.random.Generator
@@ -176,8 +181,10 @@ class _Blocks:
 
 
 def _standard(values: Floats) -> Floats:
-    return (values - values.mean()) / max(float(values.std()), 1e-9)
+    scaled: Floats = (values - values.mean()) / max(float(values.std()), 1e-9)
+    return scaled
 
 
 def _unit(vectors: Floats) -> Floats:
-    return vectors / np.linalg.norm(vectors, axis=-1, keepdims=True)
+    scaled: Floats = vectors / np.linalg.norm(vectors, axis=-1, keepdims=True)
+    return scaled

@@ -1,4 +1,4 @@
-"""A real catalogue as the items of a world: any CSV with ids, titles, categories and, if there are, pictures."""
+"""A real catalogue as the items of a world: any CSV with ids, titles, categories and maybe pictures."""
 
 from __future__ import annotations
 
@@ -216,7 +216,7 @@ def _hue(path: Path) -> int | None:
 
 
 def _attributes(titles: list[str]) -> tuple[Ints, tuple[str, ...]]:
-    """[n, 3] of the rarest listed words of each title, -1 for none, and the words: those in 3 titles up to 30 % of them."""
+    """[n, 3] rarest listed words of each title, -1 for none; listed are those in 3 titles to 30 % of them."""
     split = [
         sorted({w for w in re.findall(r"[a-z]{3,}", title.lower()) if w not in _STOP}) for title in titles
     ]

@@ -32,6 +32,11 @@ class Requests:
     surface: Ints
     rank: Ints
 
+    def of_users_below(self, number: int) -> Requests:
+        """The requests of the first `number` users."""
+        few = self.user < number
+        return Requests(self.user[few], self.seconds[few], self.surface[few], self.rank[few])
+
 
 def weekday(config: WorldConfig, day: int) -> int:
     """0 for Monday."""

@@ -1,4 +1,4 @@
-"""The hidden truth of a world: what the generator writes into truth/, and the table of what each signal is worth.
+"""The hidden truth of a world: what goes into truth/, and the table of what each signal is worth.
 
 Nothing but the world and evaluation may read truth/.
 """
@@ -10,6 +10,7 @@ from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
@@ -17,7 +18,7 @@ from adstool.errors import AdstoolError
 from adstool.workspace import read_json, write_json
 from adstool.world import behaviour, conversions
 from adstool.world.behaviour import ACTIONS, SIGNALS, Behaviour, Day
-from adstool.world.catalogue import KINDS, Catalogue, median_delay
+from adstool.world.catalogue import FAST_SIGMA, KINDS, SLOW_SIGMA, Catalogue, median_delay
 from adstool.world.config import WorldConfig
 from adstool.world.conversions import CAUSES, Conversions, OffSite
 from adstool.world.policies import POLICIES
@@ -72,7 +73,7 @@ class ImpressionTruth:
 def write_static(
     folder: Path, laws: Behaviour, off_site: OffSite, catalogue: Catalogue, people: Population
 ) -> None:
-    """truth/users, items, advertisers as parquet, and laws.json: weights and intercepts of the true logits."""
+    """truth/users, items, advertisers as parquet; laws.json: weights and intercepts of the true logits."""
     items, words, who = catalogue.items, catalogue.words, catalogue.advertisers
     write_parquet(folder / "users.parquet", pa.table({
         "user_id": pa.array(people.ids),
@@ -110,7 +111,7 @@ def write_static(
             name: {"intercept": float(laws.scales.intercept[i]), "mix": behaviour.MIX[i].tolist()}
             for i, name in enumerate(ACTIONS)
         },
-        "long_click": "p_long_click = p_click * sigmoid(its logit); all other actions are sigmoids of their logit",
+        "long_click": "p_long_click = p_click * sigmoid(its logit); the other actions are sigmoids of theirs",
         "grid": behaviour.GRID,
         "conversion": {
             "after_click": off_site.after_click,
@@ -118,7 +119,7 @@ def write_static(
             "mix": [conversions.MIX.get(name, 0.0) for name in SIGNALS],
             "landing": conversions.LANDING,
         },
-        "delay_sigmas": {"fast": conversions.FAST_SIGMA, "slow": conversions.SLOW_SIGMA},
+        "delay_sigmas": {"fast": FAST_SIGMA, "slow": SLOW_SIGMA},
     })  # fmt: skip
 
 
@@ -130,7 +131,7 @@ def write_conversion_truth(
     table: Conversions,
     known: Ints,
 ) -> None:
-    """truth/conversions.parquet: every conversion ever, with its cause; `in_log` says which the site knows."""
+    """truth/conversions.parquet: every conversion with its cause; `in_log` says which the site knows."""
     in_log = np.zeros(len(table), dtype=bool)
     in_log[known] = True
     organic = table.request < 0
@@ -144,7 +145,7 @@ def write_conversion_truth(
         "value": pa.array(table.value, mask=np.isnan(table.value)),
         "offline": pa.array(table.offline),
         "cause": named(table.cause, CAUSES),
-        "request_id": pa.array([None if n else f"r{r}" for n, r in zip(organic.tolist(), table.request.tolist(), strict=True)], pa.string()),
+        "request_id": pc.if_else(pa.array(organic), None, numbered("r", table.request)),
         "item_id": named(table.item, catalogue.items.ids),
         "delay_seconds": pa.array(table.delay, mask=organic),
         "lost": pa.array(table.lost),

@@ -1,4 +1,4 @@
-"""The words of the synthetic catalogue: categories, attributes, styles, and the grammar of titles and queries.
+"""The words of the synthetic catalogue: categories, attributes, styles; the grammar of titles and queries.
 
 Style is the one property that no text may name: a model has to see it in the picture.
 """
@@ -73,8 +73,8 @@ _TITLES = (
     "{brand} {colour} {noun} in {material}, for {occasion}",
 )
 _DESCRIPTIONS = (
-    "A {noun} made of {material}. {colour}, made for {occasion} days.",
-    "{brand} brings you a {colour} {noun}. Fine {material}, ready for {occasion}.",
+    "This {noun} is made of {material}, comes in {colour}, and suits {occasion} days.",
+    "{brand} brings you this {colour} {noun}: fine {material}, ready for {occasion}.",
     "Our {material} {noun} in {colour}. A favourite for {occasion}.",
 )
 _QUERIES = (

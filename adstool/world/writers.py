@@ -1,4 +1,4 @@
-"""A world's tables as files: CSV catalogues, the log as jsonl.gz or parquet. The same rows give the same bytes."""
+"""A world's tables as files: CSV catalogues, the log as jsonl.gz or parquet; same rows, same bytes."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from collections.abc import Iterable, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote
 
 import numpy as np
 import pyarrow as pa
@@ -17,9 +18,9 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
-from adstool.world.catalogue import FORMATS, OBJECTIVES, Catalogue
+from adstool.world.catalogue import FORMATS, KINDS, OBJECTIVES, Catalogue
 from adstool.world.config import WorldConfig
-from adstool.world.conversions import KINDS, Conversions
+from adstool.world.conversions import Conversions
 from adstool.world.log import EVENT_ACTIONS, QUERY, Events
 from adstool.world.policies import POLICIES
 from adstool.world.population import AGES, COUNTRIES, GENDERS, LANGUAGES, Population
@@ -53,15 +54,15 @@ def write_catalogues(
         ),
         "campaigns": (
             "campaign_id advertiser_id objective bid_strategy bid target daily_budget starts_at ends_at",
-            ((f"c{i + 1}", f"adv{camps.advertiser[i] + 1}", OBJECTIVES[camps.objective[i]], camps.strategy[i],
-              _number(camps.bid[i]), _number(camps.target[i]), _number(camps.daily_budget[i]), starts[i], ends[i])
-             for i in range(len(camps.bid))),
+            ((f"c{i + 1}", f"adv{camps.advertiser[i] + 1}", OBJECTIVES[camps.objective[i]],
+              camps.strategy[i], _number(camps.bid[i]), _number(camps.target[i]),
+              _number(camps.daily_budget[i]), starts[i], ends[i]) for i in range(len(camps.bid))),
         ),
         "ads": (
             "ad_id campaign_id title description image landing_url price category format created_at",
-            ((items.ids[i], f"c{items.campaign[i] + 1}", items.titles[i], items.descriptions[i], items.images[i],
-              f"https://shop.example/{items.ids[i]}", _number(items.price[i]), names[i], FORMATS[items.format[i]],
-              created[i]) for i in range(ads)),
+            ((items.ids[i], f"c{items.campaign[i] + 1}", items.titles[i], items.descriptions[i],
+              items.images[i], f"https://shop.example/{quote(items.ids[i])}", _number(items.price[i]),
+              names[i], FORMATS[items.format[i]], created[i]) for i in range(ads)),
         ),
     }  # fmt: skip
     return {
@@ -181,7 +182,7 @@ def _events_table(
 def _event_lines(
     config: WorldConfig, catalogue: Catalogue, people: Population, events: Events, before: int
 ) -> Iterable[str]:
-    """One JSON object an event; keys without a value are left out. Ids may hold anything, so they are quoted."""
+    """One JSON object an event, without the keys that have no value; ids may hold anything: quoted."""
     ids = [json.dumps(text) for text in catalogue.items.ids]
     users = [json.dumps(text) for text in people.ids]
     texts = [json.dumps(text, ensure_ascii=False) for text in events.texts]
@@ -201,15 +202,15 @@ def _event_lines(
     dwell = events.value.tolist()
     for i, (request, user, surface, item, position, action, policy, query) in enumerate(rows):
         parts = [
-            f'{{"event_id": "e{before + i + 1}", "ts": "{times[i]}", "user_id": {users[user]}, "request_id": "r{request}"',
+            f'{{"event_id": "e{before + i + 1}", "ts": "{times[i]}"',
+            f'"user_id": {users[user]}, "request_id": "r{request}"',
             f'"surface": "{SURFACES[surface]}"',
         ]
         if action == QUERY:
             parts.append('"item_type": "query"')
         else:
-            parts.append(
-                f'"item_type": "{"ad" if item < ads else "pin"}", "item_id": {ids[item]}, "position": {position}'
-            )
+            kind = "ad" if item < ads else "pin"
+            parts.append(f'"item_type": "{kind}", "item_id": {ids[item]}, "position": {position}')
         parts.append(f'"action": "{EVENT_ACTIONS[action]}"')
         if action == 2:
             parts.append(f'"value": {dwell[i]:g}')
