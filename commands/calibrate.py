@@ -1,4 +1,4 @@
-"""adstool calibrate: fit the calibration of a model on its validation split, and judge it on its test split."""
+"""adstool calibrate: fit a model's calibration on its validation split, judge it on its test split."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ from adstool.commands._output import emit, next_verb, table
 from adstool.errors import UsageError
 
 MODELS = ("engagement", "lightweight", "flat")
+MADE_BY = {"flat": "train engagement --train FILE --test FILE --label COLUMN"}
 
 
 def register(app: typer.Typer) -> None:
@@ -21,7 +22,7 @@ def register(app: typer.Typer) -> None:
 
 def calibrate(
     context: typer.Context,
-    model: Annotated[str, typer.Argument(help="engagement, lightweight or flat.")] = "engagement",
+    model: Annotated[str, typer.Argument(help="engagement, lightweight or flat.")],
 ) -> None:
     """Calibrate a model's probabilities, overall and a surface."""
     if model not in MODELS:
@@ -33,10 +34,7 @@ def calibrate(
 
     started = datetime.now(UTC)
     with workspace.lock(settings.warehouse.lock_wait_seconds):
-        verb = (
-            "train engagement --train FILE --test FILE --label COL" if model == "flat" else f"train {model}"
-        )
-        run = workspace.require_run(model, verb)
+        run = workspace.require_run(model, MADE_BY.get(model, f"train {model}"))
         if model == "engagement":
             with open_warehouse(workspace, settings) as con:
                 result = calibrate_run(workspace, settings, con, run)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -60,30 +61,47 @@ def train(
     if model not in MODELS:
         raise UsageError(f"There is no model '{model}' to train.", f"Models: {', '.join(MODELS)}.")
     overrides = _pairs(settings_given or [])
+    flat = _Flat(train_file, test_file, valid_file, label, _names(categorical), _names(numeric))
+    flat.check(model)
     workspace, settings = open_workspace(context)
     from adstool.training.options import TrainOptions
 
     options = TrainOptions(preset, overrides, epochs, batch_size, seed, resume)
-    flat = {"--train": train_file, "--test": test_file, "--label": label}
-    rest = {"--valid": valid_file, "--categorical": categorical, "--numeric": numeric}
-    if any({**flat, **rest}.values()):
-        missing = [name for name, value in flat.items() if not value]
-        if model != "engagement" or missing:
-            raise UsageError(
-                f"A flat table needs `train engagement` with {', '.join(missing or flat)}.",
-                "adstool train engagement --train FILE --test FILE --label COLUMN",
-            )
-        assert train_file is not None and test_file is not None and label is not None
-        columns = (_names(categorical), _names(numeric))
-        payload = _train_flat(
-            workspace, settings, options, train_file, test_file, valid_file, label, *columns
-        )
+    if flat.given:
+        payload = _train_flat(workspace, settings, options, flat)
     elif model == "clip":
         payload = _train_clip(workspace, settings, options)
     else:
         payload = _train_model(workspace, settings, model, options)
     if not emit(context, payload):
         _show(context, payload)
+
+
+@dataclass(frozen=True)
+class _Flat:
+    """The options of a flat table."""
+
+    train: Path | None
+    test: Path | None
+    valid: Path | None
+    label: str | None
+    categorical: tuple[str, ...]
+    numeric: tuple[str, ...]
+
+    @property
+    def given(self) -> bool:
+        """Whether any of them was written."""
+        return any(vars(self).values())
+
+    def check(self, model: str) -> None:
+        """Raise UsageError unless they are all absent, or enough for `train engagement`."""
+        needed = {"--train": self.train, "--test": self.test, "--label": self.label}
+        missing = [name for name, value in needed.items() if not value]
+        if self.given and (model != "engagement" or missing):
+            raise UsageError(
+                f"A flat table needs `train engagement` with {', '.join(missing or needed)}.",
+                "adstool train engagement --train FILE --test FILE --label COLUMN",
+            )
 
 
 def _pairs(words: list[str]) -> dict[str, str]:
@@ -115,26 +133,23 @@ def _train_model(workspace: Workspace, settings: Settings, model: str, options: 
     return result
 
 
-def _train_flat(
-    workspace: Workspace,
-    settings: Settings,
-    options: Any,
-    train_file: Path,
-    test_file: Path,
-    valid_file: Path | None,
-    label: str,
-    categorical: tuple[str, ...],
-    numeric: tuple[str, ...],
-) -> dict[str, Any]:
+def _train_flat(workspace: Workspace, settings: Settings, options: Any, flat: _Flat) -> dict[str, Any]:
     from adstool.serving.export import export_run
     from adstool.training.flat_table import FlatRequest
     from adstool.training.train import train_flat_model
 
-    features = settings.features
+    assert flat.train is not None
+    assert flat.test is not None
     request = FlatRequest(
-        train_file, test_file, valid_file, label, categorical, numeric,
-        features.min_count, features.unknown_buckets,
-    )  # fmt: skip
+        train=flat.train,
+        test=flat.test,
+        valid=flat.valid,
+        label=flat.label or "",
+        categorical=flat.categorical,
+        numeric=flat.numeric,
+        min_count=settings.features.min_count,
+        unknown_buckets=settings.features.unknown_buckets,
+    )
     with workspace.lock(settings.warehouse.lock_wait_seconds):
         return train_flat_model(workspace, settings, request, options, export=export_run).to_json()
 

@@ -29,14 +29,18 @@ def gather(
     Only the `history_used` most recent history entries are read.
     """
     batch: Batch = {}
+    read = getattr(examples, "history", None)  # all four history inputs at the price of one
+    history = read(rows) if read is not None and any(name in HISTORY for name in names) else None
     for name in names:
         if name == "item_content":
             values = examples.items.content[np.asarray(examples.item_row[rows])]
+        elif name in HISTORY:
+            whole = (
+                getattr(history, name.removeprefix("history_")) if history else getattr(examples, name)[rows]
+            )
+            values = whole[:, :history_used]
         else:
-            column = getattr(examples, name)
-            if name in HISTORY and history_used is not None:
-                column = column[:, :history_used]
-            values = column[rows]
+            values = getattr(examples, name)[rows]
         wanted = torch.int64 if np.issubdtype(values.dtype, np.integer) else torch.float32
         batch[name] = torch.from_numpy(np.ascontiguousarray(values)).to(wanted)
     return batch
