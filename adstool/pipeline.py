@@ -159,8 +159,9 @@ def _inputs(job: Job, stage: Stage, recorded: dict[str, dict[str, str]]) -> dict
     """Everything the stage's result depends on, by name."""
     parts: dict[str, str] = {}
     if stage.tables:
-        row = job.connection.execute(load_sql("pipeline_inputs"), {"tables": list(stage.tables)}).fetchone()
-        parts["the data"] = str(row[0]) if row else ""
+        # Read to the end: a result cut off by fetchone keeps the connection busy for the stage's own work.
+        rows = job.connection.execute(load_sql("pipeline_inputs"), {"tables": list(stage.tables)}).fetchall()
+        parts["the data"] = str(rows[0][0]) if rows else ""
     for section in stage.sections:
         parts[f"[{section}]"] = job.settings.fingerprint(section)
     for need in stage.needs:

@@ -67,7 +67,7 @@ def require_data(job: Any) -> None:
     from adstool.errors import AdstoolError
 
     for table in ("events", "catalog"):
-        (rows,) = job.connection.execute(f"select count(*) from {table}").fetchone()
+        ((rows,),) = job.connection.execute(f"select count(*) from {table}").fetchall()
         if rows == 0:
             what = "events" if table == "events" else "ads or pins"
             raise AdstoolError(

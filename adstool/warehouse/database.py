@@ -48,11 +48,12 @@ def schema_version(con: duckdb.DuckDBPyConnection) -> int:
     """The number of the last migration applied; 0 for an empty file."""
     known = con.execute(
         "select count(*) from duckdb_tables() where table_name = 'schema_version' and not temporary"
-    ).fetchone()
-    if not known or not known[0]:
+    ).fetchall()
+    # Read to the end: a result cut off by fetchone keeps the connection busy for `con.sql`.
+    if not known[0][0]:
         return 0
-    row = con.execute("select coalesce(max(version), 0) from schema_version").fetchone()
-    return int(row[0]) if row else 0
+    row = con.execute("select coalesce(max(version), 0) from schema_version").fetchall()
+    return int(row[0][0])
 
 
 @contextmanager
