@@ -21,7 +21,7 @@ from adstool.features.build import EXAMPLE_ARRAYS, materialise
 from adstool.features.corpus import corpus_type
 from adstool.features.encoder import FeatureEncoder
 from adstool.features.engagements import Engagements, History, read_history
-from adstool.features.items import ItemTable
+from adstool.features.items import ItemTable, mapped
 from adstool.features.spec import default_spec
 from adstool.features.users import UserTable
 from adstool.progress import log
@@ -86,7 +86,7 @@ class Dataset:
         self.surfaces: list[str] = read_json(directory / "surfaces.json")
         self.splits = {k: slice(*bounds) for k, bounds in read_json(directory / "splits.json").items()}
         for name in ("categorical", "numeric", "labels", "content_summaries", *EXAMPLE_ARRAYS):
-            setattr(self, name, np.load(directory / f"{name}.npy", mmap_mode="r"))
+            setattr(self, name, mapped(directory / f"{name}.npy"))
         self._codes = self.encoder.history_codes(items)[:2]
 
     categorical: np.ndarray

@@ -14,6 +14,7 @@ from pathlib import Path
 import numpy as np
 
 from adstool.errors import AdstoolError
+from adstool.features.items import mapped
 
 HOUR = 3_600_000_000  # microseconds
 _ARRAYS = ("offsets", "ts", "item", "action")
@@ -88,7 +89,7 @@ class Engagements:
     def load(cls, directory: Path) -> Engagements:
         """What `save` wrote, memory-mapped; raises AdstoolError when it is damaged or absent."""
         try:
-            return cls(*(np.load(directory / f"engagements_{name}.npy", mmap_mode="r") for name in _ARRAYS))
+            return cls(*(mapped(directory / f"engagements_{name}.npy") for name in _ARRAYS))
         except (OSError, ValueError) as error:
             raise AdstoolError(f"{directory} holds no histories: {error}", "Build it again.") from None
 

@@ -46,23 +46,23 @@ def finish(
 def _counter_columns(
     spec: FeatureSpec, counter: Counter, priors: Mapping[str, float], raw: Raw, out: np.ndarray, column: int
 ) -> int:
-    sums = np.asarray(raw.sums[counter.name], dtype=np.float32)
+    sums = np.ascontiguousarray(np.asarray(raw.sums[counter.name], dtype=np.float32).T)  # a row a column
     width = len(counter.signals)
     for h in range(len(spec.half_lives)):
-        block = sums[:, h * width : (h + 1) * width]
+        block = sums[h * width : (h + 1) * width]
         for signal in counter.counts:
-            out[:, column] = np.log1p(block[:, counter.signals.index(signal)])
+            out[:, column] = np.log(block[counter.signals.index(signal)] + np.float32(1.0))
             column += 1
         if counter.rates:
-            shown = np.log(block[:, counter.signals.index(IMPRESSION)] + np.float32(counter.strength))
+            shown = np.log(block[counter.signals.index(IMPRESSION)] + np.float32(counter.strength))
         for signal in counter.rates:
             prior = priors[signal]
-            seen = block[:, counter.signals.index(signal)] + np.float32(counter.strength * prior)
+            seen = block[counter.signals.index(signal)] + np.float32(counter.strength * prior)
             out[:, column] = np.log(seen) - shown - np.float32(np.log(prior))
             column += 1
-    since = np.asarray(raw.since[counter.name], dtype=np.float32)
+    since = np.ascontiguousarray(np.asarray(raw.since[counter.name], dtype=np.float32).T)
     for index in range(len(counter.since)):
-        out[:, column] = np.log1p(since[:, index])
+        out[:, column] = np.log(since[index] + np.float32(1.0))
         column += 1
     return column
 
@@ -97,6 +97,7 @@ def _sum(spec: FeatureSpec, counter: Counter, raw: Raw, signal: str, half_life: 
 
 def standardise(values: np.ndarray, mean: np.ndarray, std: np.ndarray) -> np.ndarray:
     """(x − mean) ÷ std, clipped to ±5, 0 where the value is not known: float32 [n, M], rows contiguous."""
-    scaled = (values - mean.astype(np.float32)) * (1.0 / std).astype(np.float32)
+    scaled = (np.asarray(values, dtype=np.float32) - mean.astype(np.float32)) * (1.0 / std).astype(np.float32)
     np.clip(scaled, -CLIP, CLIP, out=scaled)
-    return np.ascontiguousarray(np.nan_to_num(scaled, copy=False, nan=0.0), dtype=np.float32)
+    np.copyto(scaled, np.float32(0.0), where=np.isnan(scaled))
+    return np.ascontiguousarray(scaled)

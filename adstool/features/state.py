@@ -7,7 +7,7 @@ entity, and ends in the same `finish`; so a logged request gets the inputs that 
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+from collections.abc import Callable
 from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -22,7 +22,7 @@ from adstool.features.counters import Raw, count_state, decay, hours_since
 from adstool.features.encoder import FeatureEncoder
 from adstool.features.engagements import Engagements, content_summary, read_history
 from adstool.features.finish import finish
-from adstool.features.items import NO_TIME, ItemTable
+from adstool.features.items import NO_TIME, ItemTable, mapped
 from adstool.features.log import FOREVER, EntitySizes, coded_log
 from adstool.features.singles import hour_and_weekday, single_values
 from adstool.features.spec import ENGAGED, Counter, FeatureSpec
@@ -41,7 +41,7 @@ def microseconds(moment: datetime) -> int:
 
 @dataclass(frozen=True)
 class CounterState:
-    """A counter after the last event. entity: sorted int64 [n]; sums float64 [n + 1, H·K] and last int64 [n +
+    """A counter after the last event. entity: sorted int64 [n]; sums float32 [n + 1, H·K] and last int64 [n +
     1, S], whose final row is that of an entity without events."""
 
     entity: np.ndarray
@@ -123,7 +123,7 @@ class ServingState:
                 entity, sums, last = count_state(log, counter, now)
                 counters[counter.name] = CounterState(
                     entity,
-                    np.concatenate([sums, np.zeros((1, sums.shape[1]))]),
+                    np.concatenate([sums, np.zeros((1, sums.shape[1]))]).astype(np.float32),
                     np.concatenate([last, np.full((1, last.shape[1]), -1)]),
                 )
             return cls(spec, items, log.users, log.engagements(), counters, log.surfaces, log.sizes, now)
@@ -160,7 +160,7 @@ class ServingState:
             counters = {
                 counter.name: CounterState(
                     *(
-                        np.load(directory / f"counter_{counter.name}_{part}.npy", mmap_mode="r")
+                        mapped(directory / f"counter_{counter.name}_{part}.npy")
                         for part in ("entity", "sums", "last")
                     )
                 )
@@ -298,8 +298,9 @@ class ServingState:
         for counter in self.spec.counters:
             state = self.counters[counter.name]
             places = self._find(counter, ctx, item_rows)
-            sums[counter.name] = state.sums[places] * decay(self.spec, counter, elapsed)
-            since[counter.name] = hours_since(np.asarray([ctx.ts]), state.last[places])
+            faded = decay(self.spec, counter, elapsed).astype(np.float32)
+            sums[counter.name] = state.sums.take(places, axis=0) * faded
+            since[counter.name] = hours_since(np.asarray([ctx.ts]), state.last.take(places, axis=0))
         return Raw(sums, since)
 
     def _find(self, counter: Counter, ctx: RequestContext, item_rows: np.ndarray) -> np.ndarray:
@@ -315,24 +316,27 @@ class ServingState:
                 return np.full(1, -1, dtype=np.int64)
             if counter.keys == ("user",):
                 return np.asarray([low])
-            numbers = self.sizes.numbers(counter.keys, dict(self._key_values(ctx, item_rows)))
+            numbers = self._entities(counter, ctx, item_rows)
             return int(low) + _search(state.entity[low:high], numbers, -1 - int(low))
         surface = self._surface(ctx) if "surface" in counter.keys else -2
         if (counter.name, surface) not in self._places:
             everything = np.arange(len(self.items))
-            numbers = self.sizes.numbers(counter.keys, dict(self._key_values(ctx, everything)))
+            numbers = self._entities(counter, ctx, everything)
             self._places[counter.name, surface] = _search(np.asarray(state.entity), numbers, -1)
         return np.asarray(self._places[counter.name, surface][item_rows])
 
     def _surface(self, ctx: RequestContext) -> int:
         return self.surfaces.index(ctx.surface) if ctx.surface in self.surfaces else -1
 
-    def _key_values(self, ctx: RequestContext, item_rows: np.ndarray) -> Iterator[tuple[str, np.ndarray]]:
-        yield "user", np.full(len(item_rows), ctx.user)
-        yield "item", item_rows
-        yield "category", self.items.categories[0][item_rows]
-        yield "advertiser", self.items.advertisers[0][item_rows]
-        yield "surface", np.full(len(item_rows), self._surface(ctx))
+    def _entities(self, counter: Counter, ctx: RequestContext, item_rows: np.ndarray) -> np.ndarray:
+        read: dict[str, Callable[[], np.ndarray]] = {
+            "user": lambda: np.full(len(item_rows), ctx.user),
+            "item": lambda: item_rows,
+            "category": lambda: self.items.categories[0][item_rows],
+            "advertiser": lambda: self.items.advertisers[0][item_rows],
+            "surface": lambda: np.full(len(item_rows), self._surface(ctx)),
+        }
+        return self.sizes.numbers(counter.keys, {key: read[key]() for key in counter.keys})
 
 
 def _search(entity: np.ndarray, numbers: np.ndarray, missing: int) -> np.ndarray:

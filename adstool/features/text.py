@@ -25,11 +25,14 @@ def normalise(text: str | None) -> str | None:
 
 @dataclass(frozen=True)
 class TokenIndex:
-    """Which items hold which words: `pairs` is the sorted item row · size + word number, `words` the
-    vocabulary."""
+    """Which items hold which words.
+
+    words: the vocabulary. pairs: sorted word number · rows + item row, so that a word's items lie together.
+    """
 
     words: dict[str, int]
-    pairs: np.ndarray  # int64, sorted
+    pairs: np.ndarray  # int64
+    rows: int
 
     @classmethod
     def of(cls, columns: Sequence[pa.Array]) -> TokenIndex:
@@ -42,35 +45,39 @@ class TokenIndex:
                 for word in tokens(text):
                     rows.append(row)
                     numbers.append(words.setdefault(word, len(words)))
-        size = max(len(words), 1)
-        pairs = np.asarray(rows, dtype=np.int64) * size + np.asarray(numbers, dtype=np.int64)
-        return cls(words, np.unique(pairs))
+        count = max(len(columns[0]), 1)
+        pairs = np.asarray(numbers, dtype=np.int64) * count + np.asarray(rows, dtype=np.int64)
+        return cls(words, np.unique(pairs), count)
 
     def overlap(
         self, queries: Sequence[tuple[str, ...]], query: np.ndarray, item_row: np.ndarray
     ) -> np.ndarray:
-        """The share of the words of queries[query[i]] that item item_row[i] holds: float32 [n], nan without a
-        query.
+        """The share of the words of queries[query[i]] that item item_row[i] holds.
 
-        query: int [n], -1 for none. A query without words counts as none.
+        query: int [n], -1 for none. Returns float32 [n], nan without a query or for one without words.
         """
         result = np.full(len(query), np.nan, dtype=np.float32)
-        lengths = np.asarray([len(words) for words in queries], dtype=np.int64)
-        asked = np.flatnonzero(query >= 0)
-        asked = asked[lengths[query[asked]] > 0] if len(asked) else asked
+        lengths = np.asarray([*(len(words) for words in queries), 0], dtype=np.int64)  # place -1 is the last
+        asked = np.flatnonzero(lengths[query] > 0)
+        longest = int(lengths.max())
         if not len(asked):
             return result
-        known = [self.words.get(word, -1) for words in queries for word in words]
-        numbers = np.asarray(known, dtype=np.int64)
-        starts = np.concatenate([[0], np.cumsum(lengths)[:-1]])
-        count = lengths[query[asked]]
-        owner = np.repeat(np.arange(len(asked)), count)
-        within = np.arange(len(owner)) - np.repeat(np.cumsum(count) - count, count)
-        word = numbers[np.repeat(starts[query[asked]], count) + within]
-        pair = np.asarray(item_row, dtype=np.int64)[asked][owner] * max(len(self.words), 1) + word
-        place = np.minimum(np.searchsorted(self.pairs, pair), max(len(self.pairs) - 1, 0))
-        hit = (
-            (word >= 0) & (self.pairs[place] == pair) if len(self.pairs) else np.zeros(len(word), dtype=bool)
-        )
-        result[asked] = np.bincount(owner[hit], minlength=len(asked)) / count
+        numbers = np.full((len(queries), longest), -1, dtype=np.int64)
+        for place, words in enumerate(queries):
+            numbers[place, : len(words)] = [self.words.get(word, -1) for word in words]
+        row = np.asarray(item_row, dtype=np.int64)[asked]
+        order = np.argsort(row)  # binary search is several times faster for keys that rise
+        asked, row = asked[order], row[order]
+        which = query[asked]
+        hits = np.zeros(len(asked), dtype=np.int64)
+        for place in range(longest):  # the words of one place at a time: their items lie close together
+            word = numbers[which, place]
+            hits += (word >= 0) & self._holds(word * self.rows + row)
+        result[asked] = hits / lengths[which]
         return result
+
+    def _holds(self, pair: np.ndarray) -> np.ndarray:
+        if not len(self.pairs):
+            return np.zeros(len(pair), dtype=bool)
+        place = np.minimum(np.searchsorted(self.pairs, pair), len(self.pairs) - 1)
+        return np.asarray(self.pairs[place] == pair)
