@@ -69,8 +69,9 @@ def ingest(
 ) -> IngestResult:
     """Load `paths`, each file in a transaction of its own.
 
-    With `dry_run`, `con` is that of dry_run_warehouse and nothing is kept. Raises UsageError for options that do not go together, and DataError for a file that is missing, damaged
-    or lacks a required column, or at the first refused row with on_error "abort"; files before it stay.
+    With `dry_run`, `con` is that of dry_run_warehouse and nothing is kept. Raises UsageError for
+    options that do not go together, and DataError for a file that is missing, damaged or lacks a required
+    column, or at the first refused row with on_error "abort"; files before it stay.
     """
     started = time.perf_counter()
     if options.on_error not in ("quarantine", "abort"):

@@ -26,6 +26,10 @@ LOCATED = pa.schema(
 )
 
 
+class _Unquoted(csv.excel):
+    quoting = csv.QUOTE_NONE
+
+
 class RowsDisagree(Exception):
     """DuckDB and we count different numbers of records in a file, so its row numbers are no line numbers."""
 
@@ -33,10 +37,10 @@ class RowsDisagree(Exception):
 def locate(
     source: Input, dialect: Dialect, rows: np.ndarray[Any, Any], total: int
 ) -> Iterator[pa.RecordBatch]:
-    """Batches (row, line, text, problem: null) of the records `rows` (int64, ascending, from 0) of a text file.
+    """Batches (row, line, text, problem: null) of the records `rows` (int64, ascending, from 0).
 
-    `line` is the first physical line of the record, from 1. Raises RowsDisagree when the file does not
-    have `total` records.
+    The file is jsonl or csv; `line` is the first physical line of the record, from 1. Raises RowsDisagree
+    when the file does not have `total` records.
     """
     wanted = iter(rows.tolist())
     following = next(wanted, -1)
@@ -206,8 +210,8 @@ def _record(raw: bytes, dialect: Dialect) -> tuple[list[str | None] | None, str 
     """The values of one record, or why there are none."""
     try:
         text = raw.decode(dialect.encoding)
-        quoting = csv.QUOTE_MINIMAL if dialect.quoted else csv.QUOTE_NONE
-        rows = list(csv.reader([text], delimiter=dialect.delimiter, quoting=quoting, strict=True))
+        style = csv.excel if dialect.quoted else _Unquoted
+        rows = list(csv.reader([text], style, delimiter=dialect.delimiter, strict=True))
     except UnicodeDecodeError:
         return None, "not valid UTF-8"
     except csv.Error as error:

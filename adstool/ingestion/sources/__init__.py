@@ -24,9 +24,7 @@ def source_jobs(name: str, folder: Path) -> list[tuple[Input, Feed]]:
         raise UsageError(f"There is no source '{name}'.", f"Known: {', '.join(SOURCES)}.")
     if not folder.is_dir():
         raise DataError(f"{folder} is not a folder.", f"Give the folder that holds the {name} files.")
-    return [
-        (recognise(_file(folder, feed), feed.table, kind="csv"), feed) for feed in SOURCES[name](folder)
-    ]
+    return [(recognise(_file(folder, feed), feed.table, kind="csv"), feed) for feed in SOURCES[name](folder)]
 
 
 def _file(folder: Path, feed: Feed) -> Path:

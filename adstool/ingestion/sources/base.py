@@ -8,7 +8,7 @@ import duckdb
 
 from adstool.errors import DataError
 from adstool.ingestion.inputs import Dialect, Input
-from adstool.ingestion.readers import CONVERTED, csv_header, csv_scan
+from adstool.ingestion.readers import CONVERTED, csv_scan
 from adstool.ingestion.validation import Relation
 from adstool.warehouse import load_sql
 from adstool.warehouse.schema import TABLES

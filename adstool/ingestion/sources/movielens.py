@@ -12,12 +12,8 @@ from pathlib import Path
 from adstool.errors import DataError
 from adstool.ingestion.sources.base import Feed
 
-# The nineteen flags of u.item, in the order of u.genre.
-GENRES = (
-    "unknown Action Adventure Animation Children's Comedy Crime Documentary Drama Fantasy Film-Noir Horror"
-    " Musical Mystery Romance Sci-Fi Thriller War Western"
-).split()
-FLAGS = tuple(f"genre{index}" for index in range(len(GENRES)))
+# The flags of u.item, one a genre; their order is that of u.genre and stands in source_movielens_flags.sql.
+FLAGS = tuple(f"genre{index}" for index in range(19))
 
 USER = ("user_id", "age", "gender", "occupation", "zip_code")
 RATING = ("user_id", "item_id", "rating", "timestamp")

@@ -1,0 +1,44 @@
+"""What the warehouse holds: rows, orphans, and the rows that were refused."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import duckdb
+
+from adstool.errors import UsageError
+from adstool.warehouse.queries import load_sql
+from adstool.warehouse.schema import TABLES
+
+OWN_TABLES = ("funnel", "auctions")
+
+
+def table_rows(con: duckdb.DuckDBPyConnection) -> dict[str, int]:
+    """Rows by table: the seven from outside, and the logs of what was ranked and sold."""
+    return {
+        name: int(con.execute(f"select count(*) from {name}").fetchall()[0][0])
+        for name in (*TABLES, *OWN_TABLES)
+    }
+
+
+def orphans(con: duckdb.DuckDBPyConnection) -> dict[str, int]:
+    """Events whose item no catalogue knows, and conversions of unknown advertisers: both are kept."""
+    return {
+        "events": int(con.execute(load_sql("status_orphan_events")).fetchall()[0][0]),
+        "conversions": int(con.execute(load_sql("status_orphan_conversions")).fetchall()[0][0]),
+    }
+
+
+def reject_count(con: duckdb.DuckDBPyConnection, table: str | None = None) -> int:
+    """Rows refused, in all or of one table."""
+    if table is not None and table not in TABLES:
+        raise UsageError(f"There is no table '{table}'.", f"Tables: {', '.join(TABLES)}.")
+    sql = "select count(*) from rejects where $table is null or table_name = $table"
+    return int(con.execute(sql, {"table": table}).fetchall()[0][0])
+
+
+def rejects(con: duckdb.DuckDBPyConnection, table: str | None, limit: int) -> list[dict[str, Any]]:
+    """Refused rows, newest load first, then by file and line: table, file, line, reason, row, rejected_at."""
+    rows = con.execute(load_sql("status_rejects"), {"table": table, "limit": limit}).fetchall()
+    names = ("table", "file", "line", "reason", "row")
+    return [{**dict(zip(names, row[:5], strict=True)), "rejected_at": row[5].isoformat()} for row in rows]

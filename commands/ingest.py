@@ -1,0 +1,97 @@
+"""adstool ingest: files, folders and streams into the warehouse."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from adstool.commands._context import open_workspace
+from adstool.commands._output import emit, next_verb, say, table
+from adstool.errors import UsageError
+
+
+def register(app: typer.Typer) -> None:
+    """Add the verb to the application."""
+    app.command("ingest")(ingest)
+
+
+def ingest(
+    context: typer.Context,
+    paths: Annotated[list[str], typer.Argument(help="Files, folders, or - for standard input.")],
+    table_name: Annotated[
+        str | None, typer.Option("--table", help="The table; otherwise file names say.")
+    ] = None,
+    source: Annotated[
+        str | None, typer.Option(help="A public format, in its folder: movielens, taobao-ad.")
+    ] = None,
+    mapping: Annotated[
+        list[str] | None, typer.Option("--map", metavar="column=field", help="Their column is our field.")
+    ] = None,
+    kind: Annotated[
+        str | None, typer.Option("--format", help="jsonl, csv or parquet; otherwise names and contents say.")
+    ] = None,
+    images: Annotated[
+        Path | None, typer.Option(help="Image paths start here, not at the catalogue's folder.")
+    ] = None,
+    on_error: Annotated[
+        str, typer.Option(help="quarantine keeps refused rows in rejects; abort stops at the first.")
+    ] = "quarantine",
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Read and check all, write nothing.")] = False,
+) -> None:
+    """Load files into the warehouse: jsonl, csv and parquet, also .gz and .zst.
+
+    Every row is taken, recognised as a duplicate, or refused with file, line and reason. Loading a file
+    again changes nothing.
+    """
+    from adstool.ingestion.ingest import IngestOptions, dry_run_warehouse
+    from adstool.ingestion.ingest import ingest as load
+    from adstool.warehouse import open_warehouse
+
+    workspace, settings = open_workspace(context)
+    if images is not None and not images.is_dir():
+        raise UsageError(f"--images {images} is not a folder.", "Name the folder that holds the pictures.")
+    options = IngestOptions(table_name, source, kind, _pairs(mapping or []), images, on_error, dry_run)
+    if dry_run:
+        with dry_run_warehouse(workspace, settings) as con:
+            result = load(con, workspace, paths, options)
+    else:
+        with (
+            workspace.lock(settings.warehouse.lock_wait_seconds),
+            open_warehouse(workspace, settings) as con,
+        ):
+            result = load(con, workspace, paths, options)
+    if emit(context, {**result.to_json(), "dry_run": dry_run}):
+        return
+    table(
+        context,
+        ["table", "read", "new", "updated", "duplicate", "rejected"],
+        [
+            (n, c.read, c.inserted - c.updated, c.updated, c.duplicate, c.rejected)
+            for n, c in result.tables.items()
+        ],
+    )
+    total = sum(counts.read for counts in result.tables.values())
+    say(
+        context, f"{total:,} rows in {result.seconds:.1f} s, {total / max(result.seconds, 1e-9):,.0f} rows/s."
+    )
+    if dry_run:
+        say(context, "Nothing was written: this was a dry run.")
+    refused = [name for name, counts in result.tables.items() if counts.rejected]
+    if refused and not dry_run:
+        next_verb(context, f"{result.rejected:,} rows were refused: adstool rejects --table {refused[0]}")
+    else:
+        next_verb(context, "adstool status, then adstool run.")
+
+
+def _pairs(texts: list[str]) -> dict[str, str]:
+    pairs: dict[str, str] = {}
+    for text in texts:
+        theirs, mark, ours = text.rpartition("=")
+        if not mark or not theirs or not ours:
+            raise UsageError(f"--map {text} is not column=field.", "Write --map THEIR_COLUMN=OUR_FIELD.")
+        if theirs in pairs:
+            raise UsageError(f"--map names the column '{theirs}' twice.", "Keep one of them.")
+        pairs[theirs] = ours
+    return pairs

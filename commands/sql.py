@@ -1,0 +1,51 @@
+"""adstool sql: a read-only query of the warehouse."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from adstool.commands._context import open_workspace
+from adstool.commands._output import emit, say, table
+
+SHOWN = 1000  # rows of a table for people
+
+
+def register(app: typer.Typer) -> None:
+    """Add the verb to the application."""
+    app.command("sql")(sql)
+
+
+def sql(
+    context: typer.Context,
+    query: Annotated[str, typer.Argument(help="One SQL statement of DuckDB that reads.")],
+    output: Annotated[
+        Path | None, typer.Option("--output", "-o", help="Write the rows to a .csv, .jsonl or .parquet file.")
+    ] = None,
+) -> None:
+    """Ask the warehouse in SQL; nothing can be changed."""
+    from itertools import islice
+
+    from adstool.commands._context import globals_of
+    from adstool.warehouse.readonly import Answer, locked_down
+
+    workspace, settings = open_workspace(context)
+    with locked_down(workspace, settings) as con:
+        answer = Answer(con, query)
+        if output is not None:
+            count = answer.write(output)
+            if not emit(context, {"rows": count, "output": str(output.resolve())}):
+                say(context, f"{count:,} rows in {output}.")
+            return
+        if globals_of(context).json:
+            emit(context, {"rows": list(answer.rows())})
+            return
+        rows = answer.rows()
+        shown = list(islice(rows, SHOWN))
+        table(context, answer.schema.names, [list(row.values()) for row in shown])
+        if next(rows, None) is None:
+            say(context, f"{len(shown):,} rows.")
+        else:
+            say(context, f"The first {SHOWN:,} rows; for all of them: adstool sql QUERY --output FILE.")

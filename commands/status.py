@@ -1,0 +1,96 @@
+"""adstool status: what the workspace holds, and what is stale."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import typer
+
+from adstool.commands._context import open_workspace
+from adstool.commands._output import emit, next_verb, say, table
+
+if TYPE_CHECKING:
+    from adstool.config import Settings
+    from adstool.workspace import Workspace
+
+
+def register(app: typer.Typer) -> None:
+    """Add the verb to the application."""
+    app.command("status")(status)
+
+
+def status(context: typer.Context) -> None:
+    """Show what the workspace holds: rows, vectors, models, refused and orphaned rows, stale stages."""
+    workspace, settings = open_workspace(context)
+    models = _models(workspace)
+    vectors = _vectors(workspace)
+    held = _warehouse(workspace, settings)
+    payload = {"workspace": str(workspace.root), **held, "vectors": vectors, "models": models}
+    if emit(context, payload):
+        return
+    say(context, f"Workspace {workspace.root}")
+    table(context, ["table", "rows"], list(held["tables"].items()))
+    if vectors:
+        table(context, ["vectors", "rows"], list(vectors.items()))
+    if models:
+        table(
+            context,
+            ["model", "in use", "runs"],
+            [(name, model["current"], len(model["runs"])) for name, model in models.items()],
+        )
+    for name, count in held["orphans"].items():
+        if count:
+            what = "an item that no catalogue knows" if name == "events" else "an unknown advertiser"
+            say(context, f"{count:,} {name} are of {what}.")
+    if held["rejects"]:
+        say(context, f"{held['rejects']:,} rows were refused: adstool rejects")
+    for stage in held["stale"]:
+        say(context, f"{stage['stage']} is stale: {stage['why']}.")
+    if not any(held["tables"].values()):
+        next_verb(context, "adstool ingest FILES, or adstool sample DIR for data to play with.")
+    else:
+        next_verb(context, "adstool run" if held["stale"] else "adstool rank --user USER")
+
+
+def _warehouse(workspace: Workspace, settings: Settings) -> dict[str, Any]:
+    """Rows, orphans, rejects and stale stages; all nothing while there is no warehouse."""
+    from adstool.pipeline import Job, stale_stages
+    from adstool.warehouse import open_warehouse
+    from adstool.warehouse import status as warehouse
+    from adstool.warehouse.schema import TABLES
+
+    if not workspace.warehouse.is_file():
+        nothing = {"events": 0, "conversions": 0}
+        return {"tables": dict.fromkeys(TABLES, 0), "orphans": nothing, "rejects": 0, "stale": []}
+    with open_warehouse(workspace, settings, read_only=True) as con:
+        stale = stale_stages(Job(workspace, settings, con))
+        return {
+            "tables": warehouse.table_rows(con),
+            "orphans": warehouse.orphans(con),
+            "rejects": warehouse.reject_count(con),
+            "stale": [{"stage": verdict.stage.verb, "why": verdict.reason} for verdict in stale],
+        }
+
+
+def _vectors(workspace: Workspace) -> dict[str, int]:
+    """Rows by vector table; lancedb, which is slow to import, only when there are vectors."""
+    if not workspace.vectors.is_dir() or not any(workspace.vectors.glob("*.lance")):
+        return {}
+    import lancedb
+
+    found = lancedb.connect(str(workspace.vectors))
+    names = sorted(path.stem for path in workspace.vectors.glob("*.lance"))
+    return {name: found.open_table(name).count_rows() for name in names}
+
+
+def _models(workspace: Workspace) -> dict[str, dict[str, Any]]:
+    """By model: the run in use and all runs."""
+    if not workspace.models.is_dir():
+        return {}
+    found: dict[str, dict[str, Any]] = {}
+    for folder in sorted(workspace.models.iterdir()):
+        runs = [run.name for run in workspace.runs(folder.name)]
+        current = workspace.current_run(folder.name)
+        if runs:
+            found[folder.name] = {"current": current.name if current else None, "runs": runs}
+    return found
