@@ -26,7 +26,7 @@ def demo(
     directory: Annotated[Path | None, typer.Argument(help="The folder to make (default: demo).")] = None,
 ) -> None:
     """Make a workspace, load the sample world and do every stage, to the report."""
-    from adstool.ingestion.ingest import ingest
+    from adstool.ingestion.ingest import IngestOptions, ingest
     from adstool.warehouse import open_warehouse
 
     clock = time.perf_counter()
@@ -41,7 +41,7 @@ def demo(
     with as_file(files("adstool.sample_data").joinpath("world")) as world:
         lock = workspace.lock(settings.warehouse.lock_wait_seconds)
         with lock, open_warehouse(workspace, settings) as connection:
-            loaded = ingest(workspace, settings, connection, [world]).to_json()
+            loaded = ingest(connection, workspace, [str(world)], IngestOptions()).to_json()
     for table, counts in loaded["tables"].items():
         say(context, f"  ingest {table:<15} {counts['inserted']:>9,} new, {counts['duplicate']:,} duplicate")
     payload = run_pipeline(context, workspace, settings)

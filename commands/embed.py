@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Annotated
 
@@ -48,24 +49,16 @@ def embed(
     }
     ws, settings = open_workspace(context, flags)
     from adstool.content.embedding import embed_items
+    from adstool.pipeline import Job, record
     from adstool.warehouse import open_warehouse
 
-    wait = settings.warehouse.lock_wait_seconds
-    with ws.lock(wait), open_warehouse(ws, settings, read_only=True) as con:
+    started = datetime.now(UTC)
+    with ws.lock(settings.warehouse.lock_wait_seconds), open_warehouse(ws, settings) as con:
         done = embed_items(ws, settings, con, KINDS[what], images=images)
-    payload = {
-        "embedded": done.embedded,
-        "skipped": done.skipped,
-        "failed": done.failed,
-        "removed": done.removed,
-        "items_per_second": done.items_per_second,
-        "model": done.model,
-        "dim": done.dim,
-        "precision": done.precision,
-        "seconds": done.seconds,
-        "failures": [{"item_id": item_id, "reason": reason} for item_id, reason in done.failures],
-    }
-    if emit(context, payload):
+        if what == "all":
+            # `run` then knows that this stage is done with the data as they are.
+            record(Job(ws, settings, con), "embed", done.to_json(), started)
+    if emit(context, done.to_json()):
         return
     say(
         context,

@@ -74,6 +74,11 @@ class EmbedResult:
         done = self.embedded + self.failed if self.precision else 0
         return done / self.seconds if self.seconds > 0 else 0.0
 
+    def to_json(self) -> dict[str, Any]:
+        """The result as the command prints it."""
+        failures = [{"item_id": item_id, "reason": reason} for item_id, reason in self.failures]
+        return {**vars(self), "items_per_second": self.items_per_second, "failures": failures}
+
 
 @dataclass
 class _Plan:
