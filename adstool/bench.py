@@ -1,0 +1,280 @@
+"""This machine's figures, each beside a floor measured in the same process run.
+
+A floor is the least that the work could cost: the bare library call without what adstool adds. Times are
+medians of alternating runs, so that a drift of the machine's speed meets both alike.
+"""
+
+from __future__ import annotations
+
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack
+from dataclasses import dataclass
+from functools import cached_property
+from importlib.resources import as_file, files
+from pathlib import Path
+from typing import Any
+
+from adstool.config import Settings
+from adstool.errors import UsageError
+from adstool.progress import log
+from adstool.workspace import Workspace
+
+EVENTS = 300_000  # rows of the ingest figure
+REQUESTS = 100  # slates of the latency figure
+
+
+@dataclass(frozen=True)
+class Figure:
+    """One measurement: value and floor in the same unit, and value ÷ floor."""
+
+    name: str
+    unit: str
+    value: float
+    floor: float
+    floor_is: str
+
+    @property
+    def ratio(self) -> float:
+        """value ÷ floor: how many times the floor's cost (or speed, for figures a second)."""
+        return self.value / self.floor if self.floor else float("nan")
+
+    def to_json(self) -> dict[str, Any]:
+        """The figure as `bench --json` lists it."""
+        return {
+            "value": self.value,
+            "floor": self.floor,
+            "ratio": self.ratio,
+            "unit": self.unit,
+            "floor_is": self.floor_is,
+        }
+
+
+def alternate(first: Callable[[], object], second: Callable[[], object], repeats: int) -> tuple[float, float]:
+    """Median seconds of two calls, made in turn `repeats` times after one warm-up of each."""
+    taken: tuple[list[float], list[float]] = ([], [])
+    for turn in range(repeats + 1):
+        for call, times in zip((first, second), taken, strict=True):
+            begun = time.perf_counter()
+            call()
+            if turn:
+                times.append(time.perf_counter() - begun)
+    return statistics.median(taken[0]), statistics.median(taken[1])
+
+
+class Bench:
+    """What the figures share: a scratch folder and, made when first needed, a finished sample workspace."""
+
+    def __init__(self, folder: Path, made: Workspace | None, settings: Settings) -> None:
+        self.folder = folder
+        self.settings = settings
+        self._given = made
+
+    @cached_property
+    def workspace(self) -> Workspace:
+        """The given workspace if it has an index to rank with, else the sample world, made here."""
+        if self._given is not None and self._given.current_run("index") is not None:
+            return self._given
+        from adstool.ingestion.ingest import IngestOptions, ingest
+        from adstool.pipeline import Job, run_stages, select_stages
+        from adstool.warehouse import open_warehouse
+
+        log.info("bench: making a sample workspace for the figures of the models")
+        made = Workspace(self.folder / "sample")
+        made.root.mkdir()
+        (made.root / "adstool.toml").touch()
+        with (
+            as_file(files("adstool.sample_data").joinpath("world")) as world,
+            open_warehouse(made, self.settings) as connection,
+        ):
+            ingest(connection, made, [str(world)], IngestOptions())
+            until_index = select_stages(None, None)[:7]
+            for _ in run_stages(Job(made, self.settings, connection), until_index):
+                pass
+        return made
+
+    @cached_property
+    def inputs(self) -> dict[str, Any]:
+        """200 rows of the engagement model's inputs, from the cached examples of the workspace."""
+        from adstool.training.data import load_training_data
+        from adstool.warehouse import open_warehouse
+
+        with open_warehouse(self.workspace, self.settings) as connection:
+            dataset = load_training_data(self.workspace, self.settings, connection)
+        start = dataset.splits["test"].start
+        return dict(dataset.batch(slice(start, start + 200)))
+
+
+def startup(_: Bench) -> Figure:
+    """`adstool --help` as a process, beside importing what any such tool imports."""
+
+    def process(*words: str) -> Callable[[], object]:
+        return lambda: subprocess.run([sys.executable, *words], capture_output=True, check=True)
+
+    value, floor = alternate(process("-m", "adstool", "--help"), process("-c", "import typer, rich"), 7)
+    return Figure("startup", "s", value, floor, 'python -c "import typer, rich"')
+
+
+def ingest_jsonl(bench: Bench) -> Figure:
+    """A validated, deduplicated load of a jsonl log, beside DuckDB's raw `create table as`."""
+    import duckdb
+
+    from adstool.ingestion.ingest import IngestOptions, ingest
+    from adstool.warehouse import load_sql, open_warehouse
+
+    path = bench.folder / "events.jsonl"
+    duckdb.connect().execute(load_sql("bench_events"), {"rows": EVENTS, "path": str(path)})
+    turn = iter(range(100))
+
+    def ours() -> None:
+        workspace = Workspace(bench.folder / f"ingest{next(turn)}")
+        workspace.root.mkdir()
+        with open_warehouse(workspace, bench.settings) as connection:
+            ingest(connection, workspace, [str(path)], IngestOptions(table="events"))
+
+    def raw() -> None:
+        with duckdb.connect(str(bench.folder / f"raw{next(turn)}.duckdb")) as connection:
+            connection.execute("create table events as select * from read_json($path)", {"path": str(path)})
+
+    value, floor = alternate(ours, raw, 3)
+    return Figure("ingest_jsonl", "rows/s", EVENTS / value, EVENTS / floor, "raw create table as read_json")
+
+
+def int8(bench: Bench) -> Figure:
+    """The heavy ranker on 200 ads in int8, beside full precision, both through ONNX Runtime, one thread."""
+    from adstool.serving.scorer import Scorer, int8_name
+
+    run = bench.workspace.require_run("engagement", "train engagement")
+    if not (run / int8_name("model.onnx")).is_file():
+        raise UsageError("The engagement model has no int8 form.", "adstool quantize engagement")
+    small, full = (Scorer(run, quantized=quantized) for quantized in (True, False))
+    inputs = bench.inputs
+    value, floor = alternate(lambda: small.raw(inputs), lambda: full.raw(inputs), 200)
+    return Figure("int8", "ms", value * 1e3, floor * 1e3, "the same model in fp32")
+
+
+def embed(bench: Bench) -> Figure:
+    """Decoding, embedding and storing the catalogue, beside the bare forward of the same batches."""
+    import numpy as np
+    import torch
+
+    from adstool.content.clip import load_clip, resolve_source
+    from adstool.content.embedding import embed_items
+    from adstool.warehouse import open_warehouse
+
+    made = bench.workspace
+    clip = load_clip(resolve_source(made, bench.settings))
+    batch = bench.settings.content.batch_size
+    size = clip.prepare(_blank()).shape
+    pictures = list(torch.from_numpy(np.random.default_rng(0).random((batch, *size), dtype=np.float32)))
+    texts = ["a picture of something"] * batch
+
+    def forward() -> None:
+        clip.encode_images(pictures)
+        clip.encode_texts(texts)
+
+    seconds, _ = alternate(forward, lambda: None, 5)
+    # A workspace of its own with the same warehouse and no vectors, so that everything is embedded anew.
+    empty = Workspace(bench.folder / "embed")
+    empty.root.mkdir()
+    with open_warehouse(made, bench.settings, read_only=True) as connection:
+        result = embed_items(empty, bench.settings, connection)
+    return Figure("embed", "items/s", result.items_per_second, batch / seconds, "the bare forward, fp32")
+
+
+def _blank() -> Any:
+    from PIL import Image
+
+    return Image.new("RGB", (64, 64))
+
+
+def training(bench: Bench) -> Figure:
+    """An epoch of the engagement model, data loading included, beside forward and backward alone."""
+    import numpy as np
+
+    from adstool.models.engagement import EngagementConfig
+    from adstool.training.data import input_spec, load_training_data
+    from adstool.training.engagement import PRESETS, EngagementTask, EngagementTaskConfig, build_engagement
+    from adstool.training.loop import fit
+    from adstool.training.options import TrainOptions, make_plan
+    from adstool.training.record import training_device
+    from adstool.warehouse import open_warehouse
+
+    options = TrainOptions(epochs=1)
+    plan = make_plan(bench.settings, options, PRESETS, EngagementConfig, EngagementTaskConfig)
+    with open_warehouse(bench.workspace, bench.settings) as connection:
+        examples = load_training_data(bench.workspace, bench.settings, connection)
+    model = build_engagement(input_spec(examples), plan, examples)
+    task = EngagementTask("engagement", model, examples, EngagementTaskConfig(**plan.task))
+    rows = np.arange(min(plan.loop.batch_size, task.rows))
+    held = task.load(rows, np.random.default_rng(0))
+
+    def step() -> None:
+        model.zero_grad()
+        task.loss(held).backward()
+
+    seconds, _ = alternate(step, lambda: None, 10)
+    fitted = fit(task, plan.loop, training_device(), bench.folder, "bench", resume=False)
+    floor = len(rows) / seconds
+    return Figure("training", "rows/s", fitted.rows_per_second, floor, "forward and backward, data in memory")
+
+
+def rank(bench: Bench) -> Figure:
+    """A whole request, beside the same arithmetic written by hand: two products and the heavy ranker."""
+    import numpy as np
+
+    from adstool.funnel.rank import Ranker
+    from adstool.serving.scorer import Scorer
+
+    users = _users(bench)
+    with Ranker(bench.workspace, bench.settings) as ranker:
+        heavy = Scorer(bench.workspace.require_run("engagement", "train engagement"))
+        inputs = bench.inputs
+        rng = np.random.default_rng(0)
+        items = rng.standard_normal((ranker.items, 64), dtype=np.float32)
+        query = rng.standard_normal(64, dtype=np.float32)
+
+        def by_hand() -> None:
+            found = np.argpartition(-(items @ query), min(2000, len(items) - 1))[:2000]
+            np.argpartition(-(items[found] @ query), min(200, len(found) - 1))[:200]
+            heavy.predict(inputs)
+
+        turn = iter(users * (REQUESTS // len(users) + 2))
+        value, floor = alternate(lambda: ranker.rank({"user_id": next(turn)}), by_hand, REQUESTS)
+    return Figure("rank", "ms", value * 1e3, floor * 1e3, "ANN by product, dot products, heavy ranker")
+
+
+def _users(bench: Bench) -> list[str]:
+    from adstool.warehouse import open_warehouse
+
+    with open_warehouse(bench.workspace, bench.settings, read_only=True) as connection:
+        return [row[0] for row in connection.execute("select user_id from users limit 50").fetchall()]
+
+
+# A new figure is a function and a line here.
+FIGURES: dict[str, Callable[[Bench], Figure]] = {
+    "startup": startup,
+    "ingest_jsonl": ingest_jsonl,
+    "embed": embed,
+    "training": training,
+    "int8": int8,
+    "rank": rank,
+}
+
+
+def measure(made: Workspace | None, settings: Settings, only: str | None = None) -> Iterator[Figure]:
+    """Measure every figure, or `only` one, yielding each as it is known.
+
+    Raises UsageError for a name that is no figure.
+    """
+    if only is not None and only not in FIGURES:
+        raise UsageError(f"There is no figure '{only}'.", f"Figures: {', '.join(FIGURES)}.")
+    with ExitStack() as stack:
+        folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="adstool-bench-")))
+        bench = Bench(folder, made, settings)
+        for name in [only] if only is not None else FIGURES:
+            yield FIGURES[name](bench)

@@ -1,0 +1,41 @@
+"""adstool bench: this machine's figures, each beside its floor measured in the same run."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+from adstool.commands._context import globals_of, open_workspace
+from adstool.commands._output import emit, next_verb, table
+from adstool.errors import AdstoolError
+
+
+def register(app: typer.Typer) -> None:
+    """Add the verb to the application."""
+    app.command("bench")(bench)
+
+
+def bench(
+    context: typer.Context,
+    only: Annotated[str | None, typer.Option(help="Measure this figure alone.")] = None,
+) -> None:
+    """Measure start-up, ingest, embedding, training, quantization and ranking, each beside its floor.
+
+    The figures of the models are of this workspace when it has an index, else of the sample world.
+    """
+    from adstool.bench import measure
+    from adstool.config import Settings
+
+    try:
+        workspace, settings = open_workspace(context)
+    except AdstoolError:
+        if globals_of(context).workspace is not None:
+            raise
+        workspace, settings = None, Settings()  # outside any workspace the sample world is measured
+    figures = list(measure(workspace, settings, only))
+    if emit(context, {"figures": {figure.name: figure.to_json() for figure in figures}}):
+        return
+    rows = [(f.name, f.value, f.floor, round(f.ratio, 3), f.unit, f.floor_is) for f in figures]
+    table(context, ["figure", "value", "floor", "ratio", "unit", "the floor is"], rows)
+    next_verb(context, "adstool evaluate")
