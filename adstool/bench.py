@@ -195,9 +195,11 @@ def _blank() -> Any:
 def training(bench: Bench) -> Figure:
     """An epoch of the engagement model, data loading included, beside forward and backward alone."""
     import numpy as np
+    import torch
 
     from adstool.models.engagement import EngagementConfig
-    from adstool.training.data import input_spec, load_training_data
+    from adstool.models.inputs import input_spec
+    from adstool.training.data import load_training_data
     from adstool.training.engagement import PRESETS, EngagementTask, EngagementTaskConfig, build_engagement
     from adstool.training.loop import fit
     from adstool.training.options import TrainOptions, make_plan
@@ -215,7 +217,7 @@ def training(bench: Bench) -> Figure:
 
     def step() -> None:
         model.zero_grad()
-        task.loss(held).backward()
+        torch.autograd.backward(task.loss(held))
 
     seconds, _ = alternate(step, lambda: None, 10)
     fitted = fit(task, plan.loop, training_device(), bench.folder, "bench", resume=False)

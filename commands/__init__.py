@@ -125,7 +125,7 @@ def main(arguments: list[str] | None = None) -> None:
 def _run(words: list[str]) -> int:
     debug = "--debug" in words
     try:
-        result: Any = build_app(_verb_of(words))(words, standalone_mode=False)
+        result: Any = build_app(_verb_of(words))(words, standalone_mode=False, prog_name="adstool")
         sys.stdout.flush()
         return result if isinstance(result, int) else 0
     except AdstoolError as error:

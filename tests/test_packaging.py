@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import re
 import subprocess
 import sys
@@ -36,8 +37,11 @@ def test_every_import_is_a_declared_dependency() -> None:
     names = {"open_clip": "open_clip_torch", "PIL": "pillow", "sklearn": "scikit_learn", "pyarrow": "pyarrow"}
     used: set[str] = set()
     for path in [*(ROOT / "adstool").rglob("*.py"), *(ROOT / "commands").rglob("*.py")]:
-        text = path.read_text(encoding="utf-8")
-        used |= set(re.findall(r"^\s*(?:from|import) ([A-Za-z_]\w*)", text, re.MULTILINE))
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+            if isinstance(node, ast.Import):
+                used |= {alias.name.partition(".")[0] for alias in node.names}
+            elif isinstance(node, ast.ImportFrom) and node.level == 0:
+                used.add((node.module or "").partition(".")[0])
     foreign = {name for name in used if name not in sys.stdlib_module_names and name != "adstool"}
     assert {names.get(name, name).lower() for name in foreign} <= declared
 
