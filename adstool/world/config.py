@@ -10,7 +10,7 @@ from typing import Any
 from adstool.errors import AdstoolError, UsageError
 
 GENERATOR = "adstool sample"
-GENERATOR_VERSION = 1  # raised when the same settings would no longer give the same world
+GENERATOR_VERSION = 2  # raised when the same settings would no longer give the same world
 JSONL_LIMIT = 300_000  # expected events above which the log is written as parquet
 
 

@@ -33,8 +33,8 @@ class ImpressionTruth:
     """Writes truth/impressions.parquet, a row group a day: one row an impression, key (request_id, item_id).
 
     Columns: user_id, item_type, position, policy, candidates (the slot was drawn from so many), p_<action>
-    of the impression, p_convert given a click and p_view_convert given none (null for pins), and the signals
-    in logits of a click.
+    of the impression, p_convert given a click and p_view_convert given none (null for pins), and
+    signal_<name> in logits of a click.
     """
 
     def __init__(self, folder: Path, catalogue: Catalogue, people: Population) -> None:
@@ -58,7 +58,10 @@ class ImpressionTruth:
         columns |= {f"p_{action}": pa.array(shown.probability[:, i]) for i, action in enumerate(ACTIONS)}
         columns["p_convert"] = pa.array(click, mask=np.isnan(click))
         columns["p_view_convert"] = pa.array(view, mask=np.isnan(view))
-        columns |= {name: pa.array(shown.signals[:, i].astype(np.float32)) for i, name in enumerate(SIGNALS)}
+        columns |= {
+            f"signal_{name}": pa.array(shown.signals[:, i].astype(np.float32))
+            for i, name in enumerate(SIGNALS)
+        }
         table = pa.table(columns)
         if self.writer is None:
             self.writer = pq.ParquetWriter(self.path, table.schema, compression="zstd", compression_level=9)
@@ -197,10 +200,11 @@ def signal_table(truth: Path, action: str = "click", item_type: str = "ad") -> S
             f"'{action}' has no logit of its own in {truth}.", f"Use one of: {', '.join(able)}."
         )
     signals = list(laws["signals"])
-    table = pq.read_table(path, columns=["item_type", f"p_{action}", *signals])
+    columns = [f"signal_{name}" for name in signals]
+    table = pq.read_table(path, columns=["item_type", f"p_{action}", *columns])
     rows = np.asarray(table["item_type"].to_pylist()) == item_type
     true = table[f"p_{action}"].to_numpy()[rows]
-    parts = np.stack([table[name].to_numpy()[rows].astype(np.float64) for name in signals], axis=1)
+    parts = np.stack([table[name].to_numpy()[rows].astype(np.float64) for name in columns], axis=1)
     parts *= np.array(laws["actions"][action]["mix"])
     base = float(true.mean())
     base_entropy = _entropy(true, np.full_like(true, base))
