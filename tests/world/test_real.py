@@ -41,7 +41,17 @@ def shop(tmp_path: Path) -> Path:
 
 
 def test_columns_are_found_by_name() -> None:
-    names = "id image title gender masterCategory subCategory articleType baseColour usage".split()
+    names = [
+        "id",
+        "image",
+        "title",
+        "gender",
+        "masterCategory",
+        "subCategory",
+        "articleType",
+        "baseColour",
+        "usage",
+    ]
     found = guess_columns(names)
     assert found.pop("vertical") == "masterCategory"
     assert found.pop("category") == "articleType"
