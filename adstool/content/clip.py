@@ -166,18 +166,17 @@ class ClipModel:
 
 def load_clip(source: ClipSource) -> ClipModel:
     """The model in fp32, on the fastest device present. Raises AdstoolError when it cannot be had."""
-    with _quiet_open_clip():
-        if source.folder is not None:
-            return load_folder(source.folder)
-        return _load_named(source)
+    return load_folder(source.folder) if source.folder is not None else _load_named(source)
 
 
 def load_folder(folder: Path) -> ClipModel:
+    """The CLIP of a model folder, with random weights where it holds only the config. Raises AdstoolError."""
     import open_clip
 
     config = read_json(folder / CONFIG)
     try:
-        model, _, preprocess = open_clip.create_model_and_transforms(f"local-dir:{folder}")
+        with _QuietOpenClip():
+            model, _, preprocess = open_clip.create_model_and_transforms(f"local-dir:{folder}")
     except (RuntimeError, ValueError, OSError) as error:
         raise AdstoolError(f"The CLIP in {folder} cannot be loaded: {error}", "Train it again.") from None
     context = int(config["model_cfg"]["text_cfg"].get("context_length", 77))
@@ -204,13 +203,16 @@ def _load_named(source: ClipSource) -> ClipModel:
             "fetching the weights '%s' of %s unless they are on this machine", source.pretrained, source.name
         )
     try:
-        model, _, preprocess = open_clip.create_model_and_transforms(
-            source.name, pretrained=source.pretrained
-        )
+        with _QuietOpenClip():
+            model, _, preprocess = open_clip.create_model_and_transforms(
+                source.name, pretrained=source.pretrained
+            )
         return ClipModel(model, preprocess, open_clip.get_tokenizer(source.name))
     except Exception as error:  # downloads and checkpoints fail in many ways; all need the same answer
         what = "cannot be loaded" if is_file else "cannot be fetched"
-        reason = str(error).strip().splitlines()[0][:300] if str(error).strip() else type(error).__name__
+        reason = (str(error).strip().splitlines() or [type(error).__name__])[0].split("Last error: ")[-1][
+            :300
+        ]
         raise AdstoolError(
             f"The weights '{source.pretrained}' of {source.name} {what}: {reason}",
             "Check that the checkpoint belongs to the model."
@@ -219,12 +221,12 @@ def _load_named(source: ClipSource) -> ClipModel:
         ) from None
 
 
-class _quiet_open_clip:
+class _QuietOpenClip:
     """open_clip tells its steps through the root logger; ours are told by our own."""
 
     def __enter__(self) -> None:
-        self._level = logging.root.manager.disable
-        logging.disable(logging.WARNING)
+        self._level = logging.root.level
+        logging.root.setLevel(logging.CRITICAL)
 
     def __exit__(self, *_: object) -> None:
-        logging.disable(self._level)
+        logging.root.setLevel(self._level)

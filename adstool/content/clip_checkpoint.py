@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, get_type_hints
 
 import torch
 from safetensors import safe_open
-from safetensors.torch import save_file
+from safetensors.torch import save as to_bytes
 
 from adstool import __version__
 from adstool.config import Settings
@@ -178,5 +178,8 @@ def versions() -> dict[str, str]:
 def _write(path: Path, tensors: Mapping[str, torch.Tensor], notes: Mapping[str, str]) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{path.name}.tmp")
-    save_file(dict(tensors), temporary, metadata={"format": "pt", **notes})
+    with open(temporary, "wb") as handle:
+        handle.write(to_bytes(dict(tensors), metadata={"format": "pt", **notes}))
+        handle.flush()
+        os.fsync(handle.fileno())
     os.replace(temporary, path)

@@ -163,11 +163,11 @@ def draw_text(pair: Pair, rng: np.random.Generator) -> str:
     The short ones make the model answer what people type; a title alone teaches it titles.
     """
     kind = rng.random()
-    if kind < 0.5:
+    if kind < 0.45:
         return pair.text
-    if kind < 0.7 and pair.title:
+    if kind < 0.65 and pair.title:
         return pair.title
-    if kind < 0.82 and pair.category:
+    if kind < 0.85 and pair.category:
         return pair.category
     words = WORD.findall(f"{pair.title or pair.text} {pair.category}")
     count = min(len(words), int(rng.integers(1, 5)))

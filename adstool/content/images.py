@@ -14,6 +14,8 @@ from PIL import Image, UnidentifiedImageError
 MAX_BYTES = 64 * 2**20  # a larger file is not a product picture
 MAX_PIXELS = 64_000_000  # refused before decoding: a small file can unpack to gigabytes
 FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF")  # no format whose decoder runs programs
+# Our limit below refuses what Pillow would only warn of.
+warnings.filterwarnings("ignore", category=Image.DecompressionBombWarning)
 URL = re.compile(r"^[A-Za-z][A-Za-z0-9+.-]+://")
 
 
@@ -65,15 +67,15 @@ def read_image(path: Path) -> bytes:
 def decode_image(content: bytes) -> Image.Image:
     """The decoded picture, in the mode of its file. Raises ImageProblem."""
     try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # damaged metadata; what matters fails below
-            picture = Image.open(BytesIO(content), formats=FORMATS)
-            width, height = picture.size
-            if width * height > MAX_PIXELS:
-                raise ImageProblem(f"unpacks to {width} x {height} pixels, more than {MAX_PIXELS:,}")
-            picture.load()
+        picture = Image.open(BytesIO(content), formats=FORMATS)
+        width, height = picture.size
+        if width * height > MAX_PIXELS:
+            raise ImageProblem(f"unpacks to {width} x {height} pixels, more than {MAX_PIXELS:,} in all")
+        picture.load()
     except UnidentifiedImageError:
         raise ImageProblem(f"is none of {', '.join(FORMATS)}") from None
+    except Image.DecompressionBombError:
+        raise ImageProblem(f"unpacks to more than {MAX_PIXELS:,} pixels") from None
     except ImageProblem:
         raise
     except Exception as error:  # decoders raise many kinds on damaged files

@@ -160,7 +160,8 @@ class VectorTable:
         data = _arrow(rows, self.dim)
         if replacing:
             merge = self._table.merge_insert("item_id")
-            merge.when_matched_update_all().when_not_matched_insert_all().execute(data)
+            merge = merge.when_matched_update_all().when_not_matched_insert_all()
+            merge.execute(data, on_bad_vectors="null")  # it takes a null, an item without that side, for bad
         else:
             self._table.add(data)
 
