@@ -1,9 +1,9 @@
 """Intervals of metrics by resampling users.
 
-The rows of one user resemble each other, so resampling rows would give intervals that are too narrow; whole
-users are drawn instead, with replacement (cluster bootstrap, Davison & Hinkley 1997, section 3.8). A draw is how
-often each user was taken; a metric that is a function of sums needs only those numbers times the sums by user,
-and the AUC only one sort of the scores for all draws.
+The rows of one user resemble each other, so resampling rows would give intervals that are too narrow. Whole
+users are drawn instead, with replacement (cluster bootstrap, Davison & Hinkley 1997, section 3.8). A draw is
+how often each user was taken: a metric that is a function of sums needs only those numbers times the sums by
+user, and the AUC only one sort of the scores for all draws.
 """
 
 from __future__ import annotations

@@ -1,0 +1,134 @@
+"""The report: one HTML file that needs no network, with everything the workspace knows about itself."""
+
+from __future__ import annotations
+
+import platform
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from adstool import __version__
+from adstool.config import Settings
+from adstool.evaluation import page
+from adstool.evaluation.page import Html, key_figures, paragraph, text
+from adstool.evaluation.results import read_results
+from adstool.evaluation.sections_data import data_section, models_section, quantization_section
+from adstool.evaluation.sections_quality import (
+    engagement_section,
+    funnel_section,
+    lightweight_section,
+    retrieval_section,
+)
+from adstool.evaluation.sections_slates import slates_section
+from adstool.evaluation.truth import locate_truth
+from adstool.warehouse import load_sql
+from adstool.workspace import Workspace, write_text
+
+if TYPE_CHECKING:
+    import duckdb
+
+
+def write_report(
+    ws: Workspace, settings: Settings, con: duckdb.DuckDBPyConnection, path: Path | None
+) -> Path:
+    """Write the report to `path`, else to reports/<date>.html of the workspace; returns where it is.
+
+    It shows what there is: data alone when nothing was trained, figures as of the last `evaluate`.
+    """
+    now = datetime.now(UTC)
+    target = (path or ws.reports / f"{now:%Y-%m-%d}.html").resolve()
+    results = read_results(ws)
+    logged = con.execute(load_sql("evaluation_stages")).fetchall()
+    found: list[tuple[str, str, Html]] = [
+        ("data", "Data", data_section(con, settings)),
+        ("models", "Models", models_section(ws)),
+        ("engagement", "Engagement", engagement_section(results.get("engagement"))),
+        ("retrieval", "Sources", retrieval_section(results.get("retrieval"))),
+        ("lightweight", "Lightweight", lightweight_section(results.get("lightweight"))),
+        ("funnel", "Funnel", funnel_section(results.get("funnel"), logged)),
+        ("quantization", "Quantization", quantization_section(ws)),
+        ("slates", "Slates", slates_section(ws, settings, con)),
+    ]
+    sections = [entry for entry in found if entry[2]]
+    header = _header(ws, settings, con, results, now)
+    document = page.document(f"{ws.root.name} – adstool report", header, sections, _footer(results, now))
+    write_text(target, document)
+    return target
+
+
+def _header(
+    ws: Workspace,
+    settings: Settings,
+    con: duckdb.DuckDBPyConnection,
+    results: dict[str, Any],
+    now: datetime,
+) -> Html:
+    parts = [
+        f"<h1>{text(ws.root.name)}</h1>",
+        paragraph(f"adstool report of {now.day} {now:%B %Y}, {now:%H:%M} UTC", "meta"),
+        key_figures(_headline(results)),
+    ]
+    if results.get("synthetic") or locate_truth(con, settings) is not None:
+        words = "This is a synthetic world: nothing here was measured on real people."
+        parts.append(f'<div class="notice">{text(words)}</div>')
+    if not results:
+        words = "Nothing has been evaluated yet: adstool run, or adstool evaluate once there are models."
+        parts.append(f'<div class="notice">{text(words)}</div>')
+    for stage, reason in (results.get("skipped") or {}).items():
+        parts.append(f'<div class="notice">{text(f"{stage} was not evaluated: {reason}")}</div>')
+    return Html("".join(parts))
+
+
+def _headline(results: dict[str, Any]) -> list[tuple[str, str, str]]:
+    """The figures to look at first, each with what it stands beside."""
+    figures: list[tuple[str, str, str]] = []
+    heads = (results.get("engagement") or {}).get("heads") or {}
+    if heads:
+        name, head = next(iter(heads.items()))
+        popular, truth = head["popularity"], head.get("truth") or {}
+        floor = f", true rates {truth['auc']:.3f}" if truth.get("auc") is not None else ""
+        if head.get("auc") is not None:
+            figures.append((f"AUC, {name}", f"{head['auc']:.3f}", f"popularity {popular['auc']:.3f}{floor}"))
+        floor = f", true rates {truth['ne']:.3f}" if truth.get("ne") is not None else ""
+        if head.get("ne") is not None:
+            figures.append((f"NE, {name}", f"{head['ne']:.3f}", f"popularity {popular['ne']:.3f}{floor}"))
+    retrieval = results.get("retrieval") or {}
+    if retrieval.get("merged"):
+        k = 100 if 100 in retrieval["ks"] else retrieval["ks"][-1]
+        popular = retrieval["sources"].get("popular", {}).get(f"recall@{k}")
+        value = retrieval["merged"].get(f"recall@{k}")
+        if value is not None:
+            beside = f"popular {popular:.3f}" if popular is not None else f"{retrieval['wanted']:,} items"
+            figures.append((f"recall@{k}", f"{value:.3f}", beside))
+    light = results.get("lightweight") or {}
+    if light.get("recall") is not None:
+        under = f"of the heavy top ten, keeping {light['kept']:,.0f} of {light['candidates']:,.0f}"
+        figures.append(("lightweight keeps", f"{light['recall']:.1%}", under))
+    funnel = results.get("funnel") or {}
+    total = (funnel.get("latency_ms") or {}).get("total")
+    if total:
+        figures.append(
+            ("a request takes", f"{total['p50']:.1f} ms", f"p99 {total['p99']:.1f} ms, on this machine")
+        )
+    if funnel.get("ndcg@10") is not None:
+        logged = funnel.get("ndcg@10_logged")
+        figures.append(
+            (
+                "slate NDCG@10",
+                f"{funnel['ndcg@10']:.3f}",
+                f"as shown {logged:.3f}" if logged is not None else "",
+            )
+        )
+    return figures
+
+
+def _footer(results: dict[str, Any], now: datetime) -> Html:
+    about = results.get("about") or {}
+    made = f"evaluated {about['made_at']}, " if about.get("made_at") else ""
+    draws = (
+        f"{about['bootstrap']} resamples of users behind every interval, " if about.get("bootstrap") else ""
+    )
+    return Html(
+        f"adstool {__version__}, {text(made)}{text(draws)}Python {platform.python_version()} on "
+        f"{text(platform.platform())}. Written {now:%Y-%m-%dT%H:%M:%SZ}."
+    )

@@ -1,0 +1,51 @@
+"""adstool report: one self-contained HTML file about everything in the workspace."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from adstool.commands._context import open_workspace
+from adstool.commands._output import emit, next_verb, say
+
+
+def register(app: typer.Typer) -> None:
+    """Add the verb to the application."""
+    app.command("report")(report)
+
+
+def report(
+    context: typer.Context,
+    output: Annotated[
+        Path | None, typer.Option("--output", "-o", help="Where to write it; else reports/DATE.html.")
+    ] = None,
+) -> None:
+    """Write one HTML file: data, models, figures with intervals, slates with pictures."""
+    workspace, settings = open_workspace(context)
+    if output is not None and output.is_dir():
+        from adstool.errors import UsageError
+
+        raise UsageError(f"--output {output} is a folder.", "Name a file, for example report.html.")
+    from adstool.errors import AdstoolError
+    from adstool.evaluation.report import write_report
+    from adstool.pipeline import Job, record
+    from adstool.warehouse import open_warehouse
+
+    if not workspace.warehouse.is_file():
+        raise AdstoolError(f"{workspace.root} holds no data to report on.", "Load some: adstool ingest FILES")
+    started = datetime.now(UTC)
+    with (
+        workspace.lock(settings.warehouse.lock_wait_seconds),
+        open_warehouse(workspace, settings) as connection,
+    ):
+        path = write_report(workspace, settings, connection, output)
+        result = {"path": str(path), "bytes": path.stat().st_size}
+        if output is None:
+            record(Job(workspace, settings, connection), "report", result, started)
+    if emit(context, result):
+        return
+    say(context, f"{path}  {path.stat().st_size / 1e6:.2f} MB")
+    next_verb(context, "open it in a browser, or adstool rank --user USER --explain")

@@ -1,0 +1,40 @@
+-- Rows of every outside table and of the refused rows, with what was read from files.
+-- grain: a table; columns: table_name, rows, read, duplicate, rejected
+with counted as (
+    select 'users' as table_name, count(*) as rows from users
+    union all
+    select 'pins', count(*) from pins
+    union all
+    select 'advertisers', count(*) from advertisers
+    union all
+    select 'campaigns', count(*) from campaigns
+    union all
+    select 'ads', count(*) from ads
+    union all
+    select 'events', count(*) from events
+    union all
+    select 'conversions', count(*) from conversions
+),
+
+loaded as (
+    select
+        table_name,
+        sum(read)::bigint as read,
+        sum(duplicate)::bigint as duplicate,
+        sum(rejected)::bigint as rejected
+    from files
+    group by table_name
+),
+
+final as (
+    select
+        table_name,
+        rows,
+        coalesce(read, 0) as read,
+        coalesce(duplicate, 0) as duplicate,
+        coalesce(rejected, 0) as rejected
+    from counted
+    left join loaded using (table_name)
+)
+
+select * from final
