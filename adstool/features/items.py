@@ -138,7 +138,9 @@ class ItemTable:
         """A hash of the rows and of the vectors."""
         digest = hashlib.blake2b(digest_size=16)
         buffer = pa.BufferOutputStream()
-        pq.write_table(self.table, buffer)  # parquet has no undefined bytes under nulls, as Arrow buffers have
+        pq.write_table(
+            self.table, buffer
+        )  # parquet has no undefined bytes under nulls, as Arrow buffers have
         digest.update(buffer.getvalue())
         for start in range(0, len(self), 65536):
             digest.update(np.ascontiguousarray(self.content[start : start + 65536]).tobytes())

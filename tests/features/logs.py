@@ -10,6 +10,7 @@ from typing import Any
 
 import duckdb
 import numpy as np
+import pyarrow as pa
 
 from adstool.config import Settings
 from adstool.warehouse import open_warehouse
@@ -18,6 +19,7 @@ from adstool.workspace import Workspace
 START = datetime(2026, 3, 1, 12, tzinfo=UTC)
 MINUTE = 60_000_000
 WORDS = ["Red", "dress", "linen", "shoe", "blue", "Überwurf", "lamp", "oak"]
+TABLES = ("users", "pins", "advertisers", "campaigns", "ads", "events", "conversions")
 Event = dict[str, Any]
 
 
@@ -40,12 +42,15 @@ def insert(con: duckdb.DuckDBPyConnection, table: str, rows: Sequence[dict[str, 
     """Rows into a warehouse table by column name."""
     if not rows:
         return
-    columns = list(rows[0])
-    marks = ", ".join("?" for _ in columns)
-    con.executemany(
-        f"insert into {table} ({', '.join(columns)}) values ({marks})",
-        [[row[column] for column in columns] for row in rows],
-    )
+    con.register("new_rows", pa.Table.from_pylist(list(rows)))
+    con.execute(f"insert into {table} by name select * from new_rows")
+    con.unregister("new_rows")
+
+
+def clear(con: duckdb.DuckDBPyConnection) -> None:
+    """Empty every outside table."""
+    for table in TABLES:
+        con.execute(f"delete from {table}")
 
 
 def catalogue(con: duckdb.DuckDBPyConnection, seed: int = 0, ads: int = 12, pins: int = 6) -> None:

@@ -1,0 +1,133 @@
+"""The item table, and words of queries in the texts of items."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pytest
+from features.conftest import SMALL, Built
+from features.logs import at, catalogue, insert, random_events, vectors, warehouse
+from hypothesis import given
+from hypothesis import strategies as st
+
+from adstool.config import FeatureSettings, Settings
+from adstool.errors import AdstoolError
+from adstool.features.corpus import corpus_type
+from adstool.features.items import NO_TIME, ItemTable, build_items
+from adstool.features.text import TokenIndex, normalise, tokens
+
+
+def test_rows_are_found_by_id_and_type(built: Built) -> None:
+    items = built.items
+    assert items.ids[:3] == ["a0", "a1", "a10"]
+    assert items.rows(["a1", "p2", "nothing"]).tolist() == [1, items.ids.index("p2"), -1]
+    assert items.rows(["a1", "p2"], "pin").tolist() == [-1, items.ids.index("p2")]
+    assert items.of_type("ad").sum() == 12
+    assert items.keys[1].as_py() == "ad:a1"
+    advertiser = dict(built.con.execute("select item_id, advertiser_id from catalog").fetchall())
+    numbers, names = items.advertisers
+    found = {i: names[n] if n >= 0 else None for i, n in zip(items.ids, numbers, strict=True)}
+    assert found == advertiser
+    assert None in advertiser.values()
+
+
+def test_an_ad_and_a_pin_of_the_same_id_stay_apart(tmp_path: Path) -> None:
+    with warehouse(tmp_path / "shop", SMALL) as (_, con):
+        insert(con, "ads", [{"ad_id": "x", "title": "ad"}])
+        insert(con, "pins", [{"pin_id": "x", "title": "pin", "created_at": at(1)}])
+        items = build_items(con, {"pin": (["x"], np.asarray([[0.6, 0.8]], dtype=np.float32))})
+        assert items.rows(["x"]).tolist() == [0]
+        assert items.rows(["x"], "pin").tolist() == [1]
+        assert items.content.tolist() == [[0.0, 0.0], [pytest.approx(0.6), pytest.approx(0.8)]]
+        assert items.times("created_at")[0] == NO_TIME
+        assert np.isnan(items.numbers("price")[1])
+
+
+def test_content_goes_to_its_item_and_unknown_ids_are_left_out(built: Built) -> None:
+    ids, array = vectors(built.con)["ad"]
+    items = build_items(built.con, {"ad": (["gone", *ids], np.concatenate([array[:1], array]))})
+    np.testing.assert_array_equal(items.content[items.rows(ids, "ad")], array)
+    assert not items.content[items.of_type("pin")].any()
+    with pytest.raises(AdstoolError, match="different widths"):
+        build_items(built.con, {"ad": (ids, array), "pin": (["p0"], np.ones((1, 3), dtype=np.float32))})
+
+
+def test_a_saved_table_is_the_same_and_a_damaged_one_is_named(built: Built, tmp_path: Path) -> None:
+    built.items.save(tmp_path)
+    loaded = ItemTable.load(tmp_path)
+    assert loaded.fingerprint() == built.items.fingerprint()
+    assert loaded.table.equals(built.items.table)
+    (tmp_path / "items.parquet").write_bytes(b"no")
+    with pytest.raises(AdstoolError, match="no whole item table"):
+        ItemTable.load(tmp_path)
+
+
+def test_the_fingerprint_sees_a_changed_title_and_a_changed_vector(built: Built) -> None:
+    items = built.items
+    moved = np.asarray(items.content).copy()
+    moved[0, 0] += 1e-3
+    retitled = items.table.set_column(
+        items.table.column_names.index("title"),
+        "title",
+        pa.array(["new", *items.column("title").to_pylist()[1:]]),
+    )
+    prints = {
+        items.fingerprint(),
+        ItemTable(items.table, moved).fingerprint(),
+        ItemTable(retitled, items.content).fingerprint(),
+    }
+    assert len(prints) == 3
+    assert build_items(built.con, vectors(built.con)).fingerprint() == items.fingerprint()
+
+
+def test_ads_are_ranked_as_soon_as_there_is_one(tmp_path: Path) -> None:
+    with warehouse(tmp_path / "shop", SMALL) as (_, con):
+        assert corpus_type(con, SMALL) == "pin"
+        catalogue(con, ads=0)
+        assert corpus_type(con, SMALL) == "pin"
+        events = random_events(np.random.default_rng(0), 9)
+        insert(con, "events", [{**e, "item_type": "pin"} for e in events])
+        assert corpus_type(con, SMALL) == "pin"
+        insert(con, "events", [{**events[0], "item_type": "ad", "action": "impression"}])
+        assert corpus_type(con, SMALL) == "ad"
+        assert corpus_type(con, Settings(features=FeatureSettings(item_type="pin"))) == "pin"
+        with pytest.raises(AdstoolError, match="item_type"):
+            corpus_type(con, Settings(features=FeatureSettings(item_type="shop")))
+
+
+@given(
+    titles=st.lists(st.none() | st.text(alphabet="ab ÄäÉ-9_", max_size=8), min_size=1, max_size=8),
+    queries=st.lists(st.text(alphabet="ab ÄäÉ-9_", max_size=8), min_size=1, max_size=5),
+    data=st.data(),
+)
+def test_overlap_is_the_share_of_the_words_of_the_query(
+    titles: list[str | None], queries: list[str], data: st.DataObject
+) -> None:
+    index = TokenIndex.of([pa.array(titles, type=pa.string())])
+    size = data.draw(st.integers(0, 12))
+    pick = st.lists(st.integers(-1, len(queries) - 1), min_size=size, max_size=size)
+    query = np.asarray(data.draw(pick), dtype=np.int32)
+    rows = data.draw(st.lists(st.integers(0, len(titles) - 1), min_size=size, max_size=size))
+    found = index.overlap([tokens(text) for text in queries], query, np.asarray(rows, dtype=np.int64))
+    for share, number, row in zip(found, query, rows, strict=True):
+        words = set(tokens(queries[number])) if number >= 0 else set()
+        wanted = len(words & set(tokens(titles[row]))) / len(words) if words else np.nan
+        np.testing.assert_allclose(share, wanted)
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("Red  DRESS, red!", ("red", "dress")),
+        ("size-42_b", ("size", "42", "b")),
+        ("Straße ÜBER ИВАН", ("strasse", "über", "иван")),
+        ("", ()),
+        (None, ()),
+        ("?!", ()),
+    ],
+)
+def test_words(text: str | None, words: tuple[str, ...]) -> None:
+    assert tokens(text) == words
+    assert normalise(text) == (" ".join(words) or None)
