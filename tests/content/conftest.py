@@ -60,7 +60,7 @@ class Shop:
 
 @pytest.fixture(scope="session", autouse=True)
 def one_thread() -> None:
-    """The models here are too small to gain from threads, which only wait for each other on a busy machine."""
+    """These models are too small to gain from threads, which only wait for each other when it is busy."""
     import torch
 
     torch.set_num_threads(1)
