@@ -49,11 +49,10 @@ class FieldEmbedding(nn.Module):
 
     def forward(
         self, batch: Batch, columns: Tensor | None = None, with_history: bool = True
-    ) -> tuple[Tensor, Tensor | None, Tensor]:
-        """Fields [B, F, d]; history tokens [B, K, d] (sum of the history columns) or None; all rows read.
+    ) -> tuple[Tensor, Tensor | None]:
+        """Fields [B, F, d], and history tokens [B, K, d] (the sum of the history columns) or None.
 
-        `columns`: the indices of the categorical columns wanted; None: all F. The third value is the lookup
-        itself, [B, F + history columns * K, d], for a penalty on the rows it read.
+        `columns`: the indices of the categorical columns wanted; None: all F.
         """
         codes = batch["categorical"]
         offsets, identifying = self.offsets, self.identifying
@@ -67,19 +66,23 @@ class FieldEmbedding(nn.Module):
         for name, field in history_fields:
             parts.append(batch[name][:, : self.history_used] + self.offsets[field])
         looked_up = self.table(torch.cat(parts, dim=1) if len(parts) > 1 else parts[0])
-        count = codes.shape[1]
-        fields = looked_up[:, :count]
         if not history_fields:
-            return fields, None, looked_up
-        history = looked_up[:, count : count + self.history_used]
-        if len(history_fields) == 2:
-            history = history + looked_up[:, count + self.history_used :]
-        return fields, history, looked_up
+            return looked_up, None
+        # Split, not slices: its gradient is one concatenation.
+        used = [self.history_used] * len(history_fields)
+        fields, *histories = looked_up.split([codes.shape[1], *used], dim=1)
+        return fields, histories[0] if len(histories) == 1 else histories[0] + histories[1]
 
     def _forget(self, codes: Tensor, identifying: Tensor) -> Tensor:
         chosen = (torch.rand(codes.shape, device=codes.device) < self.id_dropout) & identifying
         buckets = torch.randint(1, self.unknown_buckets + 1, codes.shape, device=codes.device)
         return torch.where(chosen, buckets, codes)
+
+
+def row_penalty(fields: Tensor, weight: float) -> Tensor:
+    """`weight` times the mean over the batch of the squared length of its field embeddings [B, F, d]."""
+    flat = fields.flatten()
+    return torch.dot(flat, flat) * (weight / max(len(fields), 1))
 
 
 def cosine(left: Tensor, right: Tensor) -> Tensor:

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from adstool.models.embedding import FieldEmbedding, cosine
+from adstool.models.embedding import FieldEmbedding, cosine, row_penalty
 from adstool.models.inputs import Batch, InputSpec
 from adstool.models.layers import CrossNet, HistoryPool, Mlp, PiecewiseLinear
 
@@ -21,9 +21,10 @@ class EngagementConfig:
     inputs: InputSpec
     embedding_dim: int = 16  # d of every categorical value
     cross_layers: int = 2  # DCN-V2 cross layers
+    cross_rank: int = 0  # their matrices as products of two thin ones of this rank; 0: full matrices
     hidden: tuple[int, ...] = (128, 64)  # widths of the MLP
     dropout: float = 0.1  # after every hidden layer
-    id_dropout: float = 0.1  # chance that an id is hidden in training, so that the unknown buckets learn
+    id_dropout: float = 0.5  # chance that an id is hidden in training: buckets learn, ids do not overfit
     content_width: int = 16  # width of the projections of the content vectors
     numeric_bins: int = 8  # quantile bins a numeric column; 0: numerics enter as they are only
     numeric_width: int = 32  # width of the layer over the bins
@@ -56,7 +57,7 @@ class EngagementModel(nn.Module):
         if self.embedding.history_used and self.candidate_fields:
             self.history = HistoryPool(dim, len(spec.actions), dim * len(self.candidate_fields))
             width += dim + 1
-        self.cross = CrossNet(width, config.cross_layers) if config.cross_layers else None
+        self.cross = CrossNet(width, config.cross_layers, config.cross_rank) if config.cross_layers else None
         self.deep = Mlp(width, config.hidden, config.dropout)
         self.heads = nn.Linear((width if self.cross else 0) + self.deep.width, len(spec.actions))
         nn.init.normal_(self.heads.weight, std=0.01)
@@ -84,8 +85,8 @@ class EngagementModel(nn.Module):
         return self.with_penalty(batch)[0]
 
     def with_penalty(self, batch: Batch) -> tuple[Tensor, Tensor]:
-        """Logits [B, A], and the L2 penalty of the embedding rows read (a scalar) for the training loss."""
-        fields, history, looked_up = self.embedding(batch)
+        """Logits [B, A], and the L2 penalty of the fields' embeddings (a scalar) for the training loss."""
+        fields, history = self.embedding(batch)
         parts = [fields.flatten(1)]
         if self.config.inputs.numeric:
             parts.append(batch["numeric"])
@@ -103,8 +104,7 @@ class EngagementModel(nn.Module):
         logits: Tensor = self.heads(deep if self.cross is None else torch.cat([self.cross(x), deep], dim=1))
         if self.position_bias is not None:
             logits = logits + self._bias_of(batch["position"])
-        penalty = looked_up.square().sum() * (self.config.embedding_penalty / len(looked_up))
-        return logits, penalty
+        return logits, row_penalty(fields, self.config.embedding_penalty)
 
     def _content(self, user: Tensor, item: Tensor) -> list[Tensor]:
         projected_user = self.user_content(user)

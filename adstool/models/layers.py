@@ -26,11 +26,14 @@ class Mlp(nn.Sequential):
 
 
 class CrossNet(nn.Module):
-    """The cross network of DCN-V2 (Wang et al. 2021, eq. 1): x_{l+1} = x_0 * (W_l x_l + b_l) + x_l."""
+    """The cross network of DCN-V2 (Wang et al. 2021, eq. 1): x_{l+1} = x_0 * (W_l x_l + b_l) + x_l.
 
-    def __init__(self, width: int, layers: int) -> None:
+    With a rank, W_l = U_l V_l (eq. 2 without experts).
+    """
+
+    def __init__(self, width: int, layers: int, rank: int = 0) -> None:
         super().__init__()
-        self.layers = nn.ModuleList(nn.Linear(width, width) for _ in range(layers))
+        self.layers = nn.ModuleList(_linear(width, rank) for _ in range(layers))
 
     def forward(self, x0: Tensor) -> Tensor:
         """[B, width] -> [B, width]."""
@@ -38,6 +41,12 @@ class CrossNet(nn.Module):
         for layer in self.layers:
             x = torch.addcmul(x, x0, layer(x))
         return x
+
+
+def _linear(width: int, rank: int) -> nn.Module:
+    if not 0 < rank < width // 2:
+        return nn.Linear(width, width)
+    return nn.Sequential(nn.Linear(width, rank, bias=False), nn.Linear(rank, width))
 
 
 class MaskBlock(nn.Module):

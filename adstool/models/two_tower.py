@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from adstool.models.embedding import FieldEmbedding
+from adstool.models.embedding import FieldEmbedding, row_penalty
 from adstool.models.inputs import ITEM_SIDES, USER_SIDES, Batch, InputSpec
 from adstool.models.layers import HistoryPool, MaskBlock, Mlp
 
@@ -135,37 +135,37 @@ class TwoTower(nn.Module):
         return self.with_penalty(batch)[0]
 
     def with_penalty(self, batch: Batch) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-        """Logits [B, H], the L2 penalty of the embedding rows read, user and item vectors [B, H, dim].
+        """Logits [B, H], the L2 penalty of the fields' embeddings, user and item vectors [B, H, dim].
 
         Both towers read their rows in one lookup.
         """
-        fields, history, looked_up = self.embedding(batch)
+        fields, history = self.embedding(batch)
         user_fields = fields.index_select(1, self.user.columns)
         item_fields = fields.index_select(1, self.item.columns)
         pooled = self._pool(history, batch)
         user = self.user(user_fields, batch.get("numeric"), batch.get("user_content"), pooled)
         item = self.item(item_fields, batch.get("numeric"), batch.get("item_content"), None)
         logits = (user * item).sum(dim=2) * self.scale() + self.bias
-        return logits, self._penalty(looked_up), user, item
+        return logits, row_penalty(fields, self.config.embedding_penalty), user, item
 
     def encode_user_with_penalty(self, batch: Batch) -> tuple[Tensor, Tensor]:
-        """`encode_user`, and the L2 penalty of the embedding rows it read."""
+        """`encode_user`, and the L2 penalty of the fields' embeddings."""
         return self._user(batch)
 
     def encode_item_with_penalty(self, batch: Batch) -> tuple[Tensor, Tensor]:
-        """`encode_item`, and the L2 penalty of the embedding rows it read."""
+        """`encode_item`, and the L2 penalty of the fields' embeddings."""
         return self._item(batch)
 
     def _user(self, batch: Batch) -> tuple[Tensor, Tensor]:
-        fields, history, looked_up = self.embedding(batch, self.user.columns)
+        fields, history = self.embedding(batch, self.user.columns)
         pooled = self._pool(history, batch)
         vectors = self.user(fields, batch.get("numeric"), batch.get("user_content"), pooled)
-        return vectors, self._penalty(looked_up)
+        return vectors, row_penalty(fields, self.config.embedding_penalty)
 
     def _item(self, batch: Batch) -> tuple[Tensor, Tensor]:
-        fields, _, looked_up = self.embedding(batch, self.item.columns, with_history=False)
+        fields, _ = self.embedding(batch, self.item.columns, with_history=False)
         vectors = self.item(fields, batch.get("numeric"), batch.get("item_content"), None)
-        return vectors, self._penalty(looked_up)
+        return vectors, row_penalty(fields, self.config.embedding_penalty)
 
     def _pool(self, history: Tensor | None, batch: Batch) -> Tensor | None:
         if self.user.pool is None or history is None:
@@ -175,6 +175,3 @@ class TwoTower(nn.Module):
             history, batch["history_action"][:, :used], batch["history_age"][:, :used]
         )
         return pooled
-
-    def _penalty(self, looked_up: Tensor) -> Tensor:
-        return looked_up.square().sum() * (self.config.embedding_penalty / len(looked_up))

@@ -161,7 +161,7 @@ def _write(con: Any, request: FlatRequest, folder: Path) -> None:
 
 
 def _count(con: Any, table: str) -> int:
-    return int(con.execute(f"select count(*) from {table}").fetchone()[0])
+    return int(con.execute(f"select count(*) from {table}").fetchall()[0][0])
 
 
 def _open(folder: Path, label: str, fingerprint: str) -> FlatExamples:

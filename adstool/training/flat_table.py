@@ -198,8 +198,7 @@ def load_table(con: duckdb.DuckDBPyConnection, table: str, path: Path, request: 
 def _check(con: duckdb.DuckDBPyConnection, table: str, path: Path, request: FlatRequest) -> None:
     bad = "".join(f", count(*) filter (bad{i})" for i in range(len(request.numeric)))
     wrong = "count(*) filter (label is null or label not in (0, 1))"
-    row = con.execute(f"select count(*), {wrong}{bad} from {table}").fetchone()
-    assert row is not None
+    row = con.execute(f"select count(*), {wrong}{bad} from {table}").fetchall()[0]
     if row[0] == 0:
         raise DataError(f"{path} has no rows.", "Give a file with data.")
     if row[1]:
@@ -228,8 +227,7 @@ def guess_columns(
         raise DataError(f"{path} has only the label column {label!r}.", "Give a table with features.")
     counts = ", ".join(f"approx_count_distinct({quoted(name)})" for name in names)
     query = f"select count(*), {counts} from {source_of(path, True)}"
-    row = con.execute(query, {"path": str(path)}).fetchone()
-    assert row is not None
+    row = con.execute(query, {"path": str(path)}).fetchall()[0]
     categorical, numeric, dropped = [], [], []
     for name, distinct in zip(names, row[1:], strict=True):
         kind = types[name]
@@ -258,11 +256,11 @@ def fit_encoder(con: duckdb.DuckDBPyConnection, request: FlatRequest) -> FlatEnc
     scales = []
     for i, name in enumerate(request.numeric):
         finite = f"case when isfinite(n{i}) then n{i} end"
-        row = con.execute(f"select max(abs({finite})) from train").fetchone()
-        heavy = row is not None and row[0] is not None and row[0] > HEAVY_TAIL
+        largest = con.execute(f"select max(abs({finite})) from train").fetchall()[0][0]
+        heavy = largest is not None and largest > HEAVY_TAIL
         value = f"sign({finite}) * ln(1 + abs({finite}))" if heavy else finite
-        moments = con.execute(f"select avg({value}), stddev_pop({value}) from train").fetchone()
-        mean, std = moments if moments is not None and moments[0] is not None else (0.0, 1.0)
+        moments = con.execute(f"select avg({value}), stddev_pop({value}) from train").fetchall()[0]
+        mean, std = moments if moments[0] is not None else (0.0, 1.0)
         scales.append(NumericScale(name, heavy, float(mean), float(std) or 1.0))
     return FlatEncoder(request.label, vocabularies, tuple(scales))
 

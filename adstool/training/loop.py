@@ -85,7 +85,22 @@ def fit(
     `run_dir`, training goes on from it and ends with the same bits as if it had never stopped. Raises
     AdstoolError naming epoch and batch when the loss is no longer finite.
     """
-    return _Fit(task, config, device, run_dir, fingerprint).run(resume)
+    fitting = _Fit(task, config, device, run_dir, fingerprint)
+    before = torch.get_num_threads()
+    torch.set_num_threads(threads_for(fitting.dense, config.batch_size, before))
+    try:
+        return fitting.run(resume)
+    finally:
+        torch.set_num_threads(before)
+
+
+def threads_for(dense: list[nn.Parameter], batch_size: int, available: int) -> int:
+    """All threads for steps of a GFLOP and more; one for smaller ones, which wait more than they save.
+
+    It depends on nothing that changes between runs: another number of threads rounds sums differently.
+    """
+    flops = 6 * batch_size * sum(p.numel() for p in dense if p.dim() > 1)
+    return available if flops >= 1e9 else 1
 
 
 class _Fit:

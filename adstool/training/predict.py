@@ -42,7 +42,9 @@ def gather(
         else:
             values = getattr(examples, name)[rows]
         wanted = torch.int64 if np.issubdtype(values.dtype, np.integer) else torch.float32
-        batch[name] = torch.from_numpy(np.ascontiguousarray(values)).to(wanted)
+        # Slices of a memory map are read-only; tensors are not.
+        owned = values if values.flags.writeable and values.flags.c_contiguous else np.array(values)
+        batch[name] = torch.from_numpy(owned).to(wanted)
     return batch
 
 

@@ -25,6 +25,17 @@ def test_cross_layers_follow_the_paper() -> None:
     np.testing.assert_allclose(got, x, rtol=1e-4, atol=1e-5)
 
 
+def test_cross_layers_of_low_rank() -> None:
+    net = CrossNet(9, 1, rank=2)
+    down, up = net.layers[0]
+    x0 = np.random.default_rng(0).normal(size=(4, 9))
+    w, b = weights(up)
+    expected = x0 * (x0 @ down.weight.detach().numpy().T @ w.T + b) + x0
+    got = net(torch.tensor(x0, dtype=torch.float32)).detach().numpy()
+    np.testing.assert_allclose(got, expected, rtol=1e-4, atol=1e-5)
+    assert isinstance(CrossNet(9, 1, rank=8).layers[0], torch.nn.Linear)  # as wide as the full matrix
+
+
 def test_mask_block_follows_the_paper() -> None:
     torch.manual_seed(1)
     block = MaskBlock(6, 4)

@@ -110,10 +110,12 @@ def test_embedding_gradients_are_sparse_and_only_of_the_rows_read() -> None:
 def test_an_item_has_one_vector_in_the_history_and_as_candidate() -> None:
     model = ranker()
     batch = {**batch_of(model), "categorical": torch.full((16, 4), 3), "history_item": torch.full((16, 5), 3)}
-    fields, history, looked_up = model.embedding(batch)
-    assert looked_up.shape == (16, 4 + 2 * 5, 16)
-    torch.testing.assert_close(fields[:, 1], looked_up[:, 4])
-    torch.testing.assert_close(history, looked_up[:, 4:9] + looked_up[:, 9:])
+    fields, history = model.embedding(batch)
+    table, start = model.embedding.table.weight, model.embedding.offsets
+    assert history.shape == (16, 5, 16)
+    torch.testing.assert_close(fields[:, 1], table[start[1] + 3].expand(16, -1))
+    categories = table[start[2] + batch["history_category"]]
+    torch.testing.assert_close(history, fields[:, 1:2] + categories)
 
 
 def test_position_shifts_logits_and_the_first_and_an_unknown_one_do_not() -> None:
