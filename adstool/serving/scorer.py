@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Mapping
 from functools import cached_property
 from pathlib import Path
@@ -22,9 +23,17 @@ CHUNK = 4096  # rows scored at once, so that memory stays flat
 _TYPES = {"tensor(int64)": np.int64, "tensor(int32)": np.int32, "tensor(float)": np.float32}
 
 
+INT8 = ".int8"
+
+
+def graph_file(file: str, variant: str) -> str:
+    """An exported file in one of its forms: model.onnx, and model.int8.onnx for the variant ".int8"."""
+    return file.removesuffix(".onnx") + variant + ".onnx"
+
+
 def int8_name(file: str) -> str:
-    """The quantized form of an exported file: model.onnx -> model.int8.onnx."""
-    return file.removesuffix(".onnx") + ".int8.onnx"
+    """The quantized form of an exported file."""
+    return graph_file(file, INT8)
 
 
 def uses_int8(run_dir: Path) -> bool:
@@ -79,14 +88,25 @@ class GraphSession:
 class _Run:
     """What the scorers of both kinds read from a run's folder."""
 
-    def __init__(self, run_dir: Path, quantized: bool | None, threads: int) -> None:
+    def __init__(
+        self,
+        run_dir: Path,
+        *,
+        quantized: bool | None = None,
+        threads: int = 1,
+        variant: str | None = None,
+    ) -> None:
+        """quantized: None takes int8 when the run's quantization passed its gate. variant: a form of the
+        graphs by the ending of their names, whatever `quantized` says."""
         self.run_dir = run_dir
-        self.quantized = uses_int8(run_dir) if quantized is None else quantized
+        wanted = uses_int8(run_dir) if quantized is None else quantized
+        self.variant = variant if variant is not None else INT8 if wanted else ""
         self.threads = threads
         self.config: dict[str, Any] = read_json(run_dir / "config.json")
 
     def session(self, file: str) -> GraphSession:
-        return GraphSession(self.run_dir / (int8_name(file) if self.quantized else file), self.threads)
+        """A graph of the run in the form in use."""
+        return GraphSession(self.run_dir / graph_file(file, self.variant), self.threads)
 
     @cached_property
     def encoder(self) -> FeatureEncoder:
@@ -116,13 +136,12 @@ class _Run:
 class Scorer(_Run):
     """A ranker's run: probabilities of every action for rows of inputs.
 
-    quantized: None takes int8 when the run's quantization passed its gate. Raises AdstoolError when the run
-    was not exported.
+    Raises AdstoolError when the run was not exported.
     """
 
-    def __init__(self, run_dir: Path, *, quantized: bool | None = None, threads: int = 1) -> None:
-        super().__init__(run_dir, quantized, threads)
-        self._session = self.session("model.onnx")
+    @cached_property
+    def _session(self) -> GraphSession:
+        return self.session("model.onnx")
 
     def raw(self, inputs: Mapping[str, np.ndarray]) -> np.ndarray:
         """Probabilities [n, A] as the model gives them, float32."""
@@ -136,10 +155,15 @@ class Scorer(_Run):
 class TowerScorer(_Run):
     """A two-tower run: unit vectors of users and of items; logit_h = scales[h] <u_h, a_h> + biases[h]."""
 
-    def __init__(self, run_dir: Path, *, quantized: bool | None = None, threads: int = 1) -> None:
-        super().__init__(run_dir, quantized, threads)
-        self.scales = np.asarray(self.config["scales"], dtype=np.float32)
-        self.biases = np.asarray(self.config["biases"], dtype=np.float32)
+    @cached_property
+    def scales(self) -> np.ndarray:
+        """exp(t) of every head, float32 [H]."""
+        return np.asarray(self.config["scales"], dtype=np.float32)
+
+    @cached_property
+    def biases(self) -> np.ndarray:
+        """The bias of every head, float32 [H]."""
+        return np.asarray(self.config["biases"], dtype=np.float32)
 
     @property
     def heads(self) -> int:
@@ -168,3 +192,21 @@ class TowerScorer(_Run):
         """σ(logit) of pairs of rows, [n, H]; user and item are [n or 1, H, d]."""
         logits = (user * item).sum(axis=2) * self.scales + self.biases
         return np.asarray(1.0 / (1.0 + np.exp(-logits)))
+
+
+def share_encoders(*scorers: Scorer | TowerScorer) -> None:
+    """Let scorers of runs with equal feature files hold one encoder, so that its codes are made once."""
+    known: dict[bytes, FeatureEncoder] = {}
+    for scorer in scorers:
+        key = _feature_files(scorer.run_dir)
+        if key not in known:
+            known[key] = scorer.encoder
+        scorer.encoder = known[key]
+
+
+def _feature_files(run_dir: Path) -> bytes:
+    digest = hashlib.blake2b()
+    for path in [run_dir / "features.json", *sorted((run_dir / "vocabularies").glob("*.parquet"))]:
+        digest.update(path.name.encode())
+        digest.update(path.read_bytes())
+    return digest.digest()

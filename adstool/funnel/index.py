@@ -1,0 +1,187 @@
+"""The index: what was known at one moment, and the vectors of every item that can be ranked.
+
+A run of "index" holds state/ (the serving state), two_tower.npy and lightweight.npy (vectors by position in
+the corpus), ann.lance/ where the corpus is large, and index.json, which names the runs whose towers made the
+vectors. All of it is memory-mapped.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from adstool.config import Settings
+from adstool.errors import AdstoolError
+from adstool.features.encoder import FeatureEncoder
+from adstool.features.state import ServingState
+from adstool.funnel.ann import ExactIndex, VectorIndex, build_ann, open_ann
+from adstool.funnel.sources import SOURCES
+from adstool.progress import log, track
+from adstool.serving.scorer import TowerScorer, share_encoders
+from adstool.workspace import Workspace, read_json, write_json
+
+if TYPE_CHECKING:
+    import duckdb
+
+CHUNK = 8192  # items encoded at once
+TOWERS = {"retrieval": "two_tower", "lightweight": "lightweight"}  # model -> its file of vectors
+ANN = "ann.lance"
+
+
+@dataclass(frozen=True)
+class Corpus:
+    """The items that can be ranked, at positions 0 .. n - 1, and their vectors."""
+
+    first_row: int  # row of the item table at position 0
+    two_tower: np.ndarray  # float32 [n, d]
+    lightweight: np.ndarray  # float32 [n, H * d]
+    content: np.ndarray  # float32 [n, D], zeros for an item without a vector
+
+    def __len__(self) -> int:
+        return len(self.two_tower)
+
+
+@dataclass(frozen=True)
+class Index:
+    """A loaded index."""
+
+    directory: Path
+    state: ServingState
+    corpus: Corpus
+    two_tower: VectorIndex
+    clip: VectorIndex
+    runs: dict[str, str]  # model -> run whose towers made the vectors
+
+
+def build_index(
+    ws: Workspace, settings: Settings, con: duckdb.DuckDBPyConnection, run_dir: Path
+) -> dict[str, Any]:
+    """Write an index of the warehouse as it is now into `run_dir`; returns {sources, rows, seconds, ...}.
+
+    Raises AdstoolError when a tower is missing or there is nothing to rank.
+    """
+    from adstool.content.vectors import load_vectors
+    from adstool.features.items import build_items
+
+    started = time.perf_counter()
+    _clear(run_dir)
+    runs = {model: ws.require_run(model, f"train {model}") for model in TOWERS}
+    towers = {model: TowerScorer(run) for model, run in runs.items()}
+    share_encoders(*towers.values())
+    items = build_items(con, {kind: load_vectors(ws, kind) for kind in ("ad", "pin")})
+    state = ServingState.build(con, ws, settings, towers["retrieval"].encoder.spec, items)
+    state.save(run_dir / "state")
+    corpus = encode_corpus(state, towers)
+    for model, name in TOWERS.items():
+        _save(run_dir / f"{name}.npy", corpus.two_tower if model == "retrieval" else corpus.lightweight)
+    kinds = {
+        "two_tower": build_ann(corpus.two_tower, run_dir / ANN, "two_tower"),
+        "clip": build_ann(corpus.content, run_dir / ANN, "clip"),
+    }
+    with_content = int((np.abs(corpus.content).max(axis=1) > 0).sum()) if len(corpus) else 0
+    rows = {"two_tower": len(corpus), "clip": with_content, "popular": len(corpus), "fresh": len(corpus)}
+    document = {
+        "sources": {name: {"rows": rows[name], "index": kinds.get(name, "scan")} for name in SOURCES},
+        "rows": len(corpus),
+        "item_type": state.spec.corpus,
+        "as_of": state.as_of,
+        "runs": {model: run.name for model, run in runs.items()},
+    }
+    write_json(run_dir / "index.json", document)
+    if not with_content:
+        log.info(
+            "No item has a content vector, so the source 'clip' finds nothing: adstool embed makes them."
+        )
+    return {**document, "seconds": round(time.perf_counter() - started, 2)}
+
+
+def _clear(run_dir: Path) -> None:
+    """Take away what a killed attempt left in the folder."""
+    run_dir.mkdir(parents=True, exist_ok=True)
+    for path in run_dir.iterdir():
+        shutil.rmtree(path) if path.is_dir() else path.unlink()
+
+
+def _save(path: Path, vectors: np.ndarray) -> None:
+    temporary = path.with_name(f".{path.name}.tmp")
+    with open(temporary, "wb") as handle:
+        np.save(handle, vectors)
+    os.replace(temporary, path)
+
+
+def corpus_rows(state: ServingState) -> np.ndarray:
+    """Rows of the items that can be ranked: one unbroken range, int64. Raises AdstoolError when empty."""
+    rows = np.flatnonzero(state.items.of_type(state.spec.corpus))
+    if not len(rows):
+        raise AdstoolError(
+            f"The catalogue holds no {state.spec.corpus}s, so there is nothing to rank.",
+            "Ingest them, or set features.item_type.",
+        )
+    return rows
+
+
+def encode_corpus(state: ServingState, towers: dict[str, TowerScorer]) -> Corpus:
+    """The vectors of every item that can be ranked, as of the state's moment."""
+    rows = corpus_rows(state)
+    nobody = state.request("")  # the item side does not depend on who asks
+    encoders: dict[FeatureEncoder, list[str]] = {}
+    for model, tower in towers.items():
+        encoders.setdefault(tower.encoder, []).append(model)
+    parts: dict[str, list[np.ndarray]] = {model: [] for model in towers}
+    for start in track(range(0, len(rows), CHUNK), "encode items", unit="chunk"):
+        chunk = rows[start : start + CHUNK]
+        for encoder, models in encoders.items():
+            inputs = state.inputs(encoder, nobody, chunk)
+            for model in models:
+                parts[model].append(towers[model].item(inputs).reshape(len(chunk), -1))
+    first = int(rows[0])
+    return Corpus(
+        first_row=first,
+        two_tower=np.concatenate(parts["retrieval"]),
+        lightweight=np.concatenate(parts["lightweight"]),
+        content=np.asarray(state.items.content[first : first + len(rows)]),
+    )
+
+
+def load_index(run_dir: Path) -> Index:
+    """What `build_index` wrote, memory-mapped; raises AdstoolError when it is damaged."""
+    document = read_json(run_dir / "index.json")
+    state = ServingState.load(run_dir / "state")
+    try:
+        vectors = {name: np.load(run_dir / f"{name}.npy", mmap_mode="r") for name in TOWERS.values()}
+        kinds = {name: document["sources"][name]["index"] for name in ("two_tower", "clip")}
+        runs = dict(document["runs"])
+    except (OSError, ValueError, KeyError) as error:
+        raise AdstoolError(f"{run_dir} holds no whole index: {error}", "Run adstool index.") from None
+    first = int(corpus_rows(state)[0])
+    content = state.items.content[first : first + len(vectors["two_tower"])]
+    corpus = Corpus(first, vectors["two_tower"], vectors["lightweight"], content)
+    return Index(
+        run_dir,
+        state,
+        corpus,
+        open_ann(kinds["two_tower"], corpus.two_tower, run_dir / ANN, "two_tower"),
+        open_ann(kinds["clip"], corpus.content, run_dir / ANN, "clip"),
+        runs,
+    )
+
+
+def index_as_of(index: Index, build: Callable[[], ServingState], towers: dict[str, TowerScorer]) -> Index:
+    """The same towers at another moment: vectors are made again, since items had other counters then."""
+    state = build()
+    corpus = encode_corpus(state, towers)
+    return Index(
+        index.directory,
+        state,
+        corpus,
+        ExactIndex(corpus.two_tower),
+        ExactIndex(corpus.content),
+        index.runs,
+    )

@@ -1,0 +1,144 @@
+"""Candidate sources, and how their finds become one list that remembers who found what.
+
+A source is a function and a row in SOURCES. It gets what is known of the request and says which items of the
+corpus it would show, best first.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+
+import numpy as np
+
+from adstool.features.state import RequestContext, ServingState
+from adstool.funnel.ann import VectorIndex, best
+
+NEIGHBOURS_OF = 5  # last engaged items whose neighbours are looked for
+FILLER = "two_tower"  # fills what the other sources leave empty
+FRESH_DAYS = 7.0
+
+
+@dataclass(frozen=True)
+class Found:
+    """Positions in the corpus, int64 [m], best first, and the source's own scores, float32 [m]."""
+
+    positions: np.ndarray
+    scores: np.ndarray
+
+    @classmethod
+    def nothing(cls) -> Found:
+        """No candidate."""
+        return cls(np.zeros(0, dtype=np.int64), np.zeros(0, dtype=np.float32))
+
+
+@dataclass(frozen=True)
+class Asked:
+    """What a source may look at; arrays are over the positions 0 .. n - 1 of the corpus."""
+
+    state: ServingState
+    ctx: RequestContext
+    eligible: np.ndarray  # bool [n]: exists and its campaign runs
+    first_row: int  # row of the item table at position 0
+    user_vector: np.ndarray | None  # of the retrieval tower, [d]
+    two_tower: VectorIndex
+    clip: VectorIndex
+    by_popularity: np.ndarray  # int64, positions by falling popularity
+    popularity: np.ndarray  # float32 [n]
+    created: np.ndarray  # int64 [n], microseconds
+
+
+Source = Callable[[Asked, int], Found]
+
+
+def two_tower(asked: Asked, depth: int) -> Found:
+    """Items whose vector is nearest to the user's, by the retrieval towers."""
+    if asked.user_vector is None:
+        return Found.nothing()
+    return Found(*asked.two_tower.search(asked.user_vector, depth, asked.eligible))
+
+
+def clip(asked: Asked, depth: int) -> Found:
+    """Items whose picture and text are near to one of the items the user engaged with last."""
+    rows = asked.state.last_engaged(asked.ctx, NEIGHBOURS_OF)
+    content = np.asarray(asked.state.items.content[rows], dtype=np.float32)
+    content = content[np.abs(content).max(axis=1) > 0] if len(content) else content
+    found = [asked.clip.search(vector, depth, asked.eligible) for vector in content]
+    if not found:
+        return Found.nothing()
+    positions = np.concatenate([p for p, _ in found])
+    scores = np.concatenate([s for _, s in found])
+    order = np.lexsort((positions, -scores))
+    _, first = np.unique(positions[order], return_index=True)
+    kept = order[np.sort(first)]
+    kept = kept[scores[kept] > 0][:depth]  # an item without a vector has product 0
+    return Found(positions[kept], scores[kept])
+
+
+def popular(asked: Asked, depth: int) -> Found:
+    """Items with most engagement, old engagement counting less."""
+    allowed = asked.by_popularity[asked.eligible[asked.by_popularity]]
+    positions = allowed[:depth]
+    return Found(positions, asked.popularity[positions])
+
+
+def fresh(asked: Asked, depth: int) -> Found:
+    """Items of the last week, newest first, so that what nobody knows yet gets a chance; scores are -days."""
+    age = (asked.ctx.ts - asked.created) / 86_400_000_000
+    new = np.flatnonzero(asked.eligible & (age < FRESH_DAYS))
+    chosen = new[best(-age[new], depth)]
+    return Found(chosen, -age[chosen].astype(np.float32))
+
+
+# The order decides which source is named when two found an item at the same rank.
+SOURCES: dict[str, Source] = {"two_tower": two_tower, "clip": clip, "popular": popular, "fresh": fresh}
+
+
+@dataclass(frozen=True)
+class Candidates:
+    """Distinct candidates: the source that found each at its best rank, that rank (from 1) and score."""
+
+    positions: np.ndarray  # int64 [m]
+    source: np.ndarray  # int8 [m], index into `names`
+    rank: np.ndarray  # int32 [m], within the source
+    score: np.ndarray  # float32 [m], of the source
+    names: tuple[str, ...]
+    found: Mapping[str, Found]  # everything each source brought
+
+    def __len__(self) -> int:
+        return len(self.positions)
+
+
+def retrieve(asked: Asked, total: int) -> Candidates:
+    """At most `total` distinct candidates: an equal share from every source, the rest from the two towers."""
+    share = max(total // len(SOURCES), 1)
+    depth = {name: total if name == FILLER else share for name in SOURCES}
+    return merge({name: source(asked, depth[name]) for name, source in SOURCES.items()}, share, total)
+
+
+def merge(found: Mapping[str, Found], share: int, total: int) -> Candidates:
+    """The first `share` of every source, one entry an item, then more of the filling source up to `total`."""
+    names = tuple(found)
+    taken = {name: min(share, len(result.positions)) for name, result in found.items()}
+    merged = _distinct(found, taken, names, total)
+    if FILLER in found and len(merged) < total:
+        # Down the filler's list to where enough items have come that no source had brought.
+        new = np.flatnonzero(~np.isin(found[FILLER].positions, merged.positions))
+        missing = total - len(merged)
+        if len(new):
+            taken[FILLER] = int(new[min(missing, len(new)) - 1]) + 1
+            merged = _distinct(found, taken, names, total)
+    return merged
+
+
+def _distinct(
+    found: Mapping[str, Found], taken: Mapping[str, int], names: tuple[str, ...], total: int
+) -> Candidates:
+    positions = np.concatenate([found[name].positions[: taken[name]] for name in names])
+    scores = np.concatenate([found[name].scores[: taken[name]] for name in names])
+    source = np.repeat(np.arange(len(names), dtype=np.int8), [taken[name] for name in names])
+    rank = np.concatenate([np.arange(1, taken[name] + 1, dtype=np.int32) for name in names])
+    order = np.lexsort((source, rank))
+    _, first = np.unique(positions[order], return_index=True)
+    kept = order[np.sort(first)][:total]
+    return Candidates(positions[kept], source[kept], rank[kept], scores[kept], names, dict(found))

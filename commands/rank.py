@@ -1,0 +1,181 @@
+"""adstool rank: slates for one user or for a stream of requests."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, TextIO
+
+import typer
+
+from adstool.commands._context import globals_of, open_workspace
+from adstool.commands._output import print_json, say, show, table
+from adstool.errors import AdstoolError, DataError, UsageError, WorkspaceLocked
+
+if TYPE_CHECKING:
+    from adstool.config import Settings
+    from adstool.funnel.rank import Ranker
+    from adstool.workspace import Workspace
+
+FLUSH_ROWS = 200_000  # candidates in memory from which the log is written, if the warehouse is free
+MOST_ROWS = 4_000_000  # candidates in memory at which the stream waits for the warehouse
+
+
+def register(app: typer.Typer) -> None:
+    """Add the verb to the application."""
+    app.command("rank")(rank)
+
+
+def rank(
+    context: typer.Context,
+    user: Annotated[str | None, typer.Option(help="Whose slate; anybody gets one.")] = None,
+    requests: Annotated[
+        Path | None, typer.Option(help="JSON Lines of requests, a slate each; - is stdin.", allow_dash=True)
+    ] = None,
+    slate: Annotated[int | None, typer.Option("-k", min=1, max=1000, help="Items in a slate.")] = None,
+    surface: Annotated[str | None, typer.Option(help="Where the slate is shown, with --user.")] = None,
+    query: Annotated[str | None, typer.Option(help="What the user searches for, with --user.")] = None,
+    explain: Annotated[bool, typer.Option("--explain", help="Why each item is there.")] = False,
+    at: Annotated[
+        str | None, typer.Option(metavar="TS", help="Rank with what was known at that time (ISO 8601).")
+    ] = None,
+) -> None:
+    """Slates of ranked items. Without a time in the request, it is the moment of the last event indexed."""
+    if (user is None) == (requests is None):
+        raise UsageError("Give either --user or --requests.", "adstool rank --user u1")
+    if requests is not None and (surface is not None or query is not None):
+        raise UsageError("--surface and --query go with --user.", "Write them into the requests.")
+    from adstool.funnel.request import parse_time
+
+    try:
+        moment = parse_time(at, "--at")
+    except DataError as error:
+        raise UsageError(error.message, error.hint) from None
+    workspace, settings = open_workspace(context)
+    from adstool.funnel.rank import Ranker
+
+    ranker = Ranker(workspace, settings)
+    length = settings.funnel.slate if slate is None else slate
+    if requests is None:
+        request = {"user_id": user, "surface": surface, "query": query}
+        answer = ranker.rank(request, k=length, at=moment, explain=explain)
+        if globals_of(context).json:
+            print_json(answer)
+        else:
+            _show(context, answer)
+        _flush(ranker, workspace, settings)
+        return
+    with _lines(requests) as lines:
+        refused = _stream(ranker, workspace, settings, lines, length, moment, explain)
+    if refused:
+        raise AdstoolError(
+            f"{refused} request{'s' if refused > 1 else ''} could not be read; the others were served.",
+            "The lines are named above.",
+        )
+
+
+@contextmanager
+def _lines(path: Path) -> Iterator[TextIO]:
+    if str(path) == "-":
+        yield sys.stdin
+        return
+    if not path.is_file():
+        raise DataError(f"{path} is no file of requests.", "Check the name; - is stdin.")
+    with open(path, encoding="utf-8", errors="replace") as handle:
+        yield handle
+
+
+def _stream(
+    ranker: Ranker,
+    workspace: Workspace,
+    settings: Settings,
+    lines: TextIO,
+    length: int,
+    moment: Any,
+    explain: bool,
+) -> int:
+    """A slate a line, each printed as soon as it is known; returns how many lines could not be read."""
+    from adstool.funnel.request import Request
+
+    refused = 0
+    try:
+        for number, line in enumerate(iter(lines.readline, ""), 1):
+            if not line.strip():
+                continue
+            try:
+                request = Request.parse_line(line, length)
+            except DataError as error:
+                refused += 1
+                sys.stderr.write(
+                    json.dumps({"line": number, "error": error.message, "try": error.hint}) + "\n"
+                )
+                continue
+            print_json(ranker.rank(request, at=moment, explain=explain))
+            if ranker.log.pending >= FLUSH_ROWS:
+                _flush_if_free(ranker, workspace, settings)
+    finally:
+        # Slates that were printed are logged, whatever ended the stream.
+        _flush(ranker, workspace, settings)
+    return refused
+
+
+def _flush(ranker: Ranker, workspace: Workspace, settings: Settings) -> None:
+    if not ranker.log.pending:
+        return
+    try:
+        with workspace.lock(settings.warehouse.lock_wait_seconds):
+            ranker.flush()
+    except WorkspaceLocked as locked:
+        raise WorkspaceLocked(
+            f"The slates are printed, but their {ranker.log.pending:,} candidates are not in the funnel log: "
+            f"{locked.message}",
+            locked.hint,
+        ) from None
+
+
+def _flush_if_free(ranker: Ranker, workspace: Workspace, settings: Settings) -> None:
+    """Write the log now if nobody holds the warehouse; later if somebody does, as long as memory allows."""
+    if ranker.log.pending >= MOST_ROWS:
+        _flush(ranker, workspace, settings)
+        return
+    patient = ranker.settings
+    ranker.settings = dataclasses.replace(
+        patient, warehouse=dataclasses.replace(patient.warehouse, lock_wait_seconds=0.0)
+    )
+    try:
+        with workspace.lock(0.0):
+            ranker.flush()
+    except WorkspaceLocked:
+        return
+    finally:
+        ranker.settings = patient
+
+
+def _show(context: typer.Context, answer: dict[str, Any]) -> None:
+    ads = answer["ads"]
+    heads = list(ads[0]["predictions"]) if ads else []
+    explained = bool(ads) and "why" in ads[0]
+    columns = ["ad", *(["title"] if explained else []), "source", *heads, "bid", "price", "score"]
+    rows = []
+    for ad in ads:
+        row = [ad["ad_id"], *([ad["title"]] if explained else []), ad["source"]]
+        row += [f"{probability:.2%}" for probability in ad["predictions"].values()]
+        row += [ad["bid"], ad["price"], ad["score"], *([ad["why"]] if explained else [])]
+        rows.append(row)
+    table(context, [*columns, *(["why"] if explained else [])], rows)
+    if "funnel" in answer:
+        funnel = answer["funnel"]
+        brought = ", ".join(f"{name} {count:,}" for name, count in funnel["sources"].items())
+        say(context, f"Sources: {brought}.")
+        say(
+            context,
+            f"{funnel['retrieval']:,} candidates -> {funnel['lightweight']:,} -> {funnel['slate']:,}",
+        )
+    if "note" in answer:
+        say(context, f"Note: {answer['note']}.")
+    latency = ", ".join(f"{name} {show(ms)}" for name, ms in answer["latency_ms"].items())
+    say(context, f"ms: {latency}")
