@@ -29,6 +29,7 @@ from adstool.workspace import Workspace, read_json, write_json
 if TYPE_CHECKING:
     import duckdb
 
+PICTURES_SHOWN = 60_000  # in a training of default length
 CHECKPOINT = (
     "checkpoint/state.safetensors"  # in a folder of its own: open_clip loads what lies beside the config
 )
@@ -39,10 +40,11 @@ class ClipTrainOptions:
     """What can be set for `train clip`; --set key=value changes one."""
 
     preset: str = "conv"  # conv | vit, the picture tower when training from scratch
-    epochs: int = 15
-    batch_size: int = 256  # every other pair of the batch is a negative
+    epochs: int = 0  # 0: as many as show about PICTURES_SHOWN pictures
+    batch_size: int = 64  # small catalogues gain more from steps than from more negatives a step
     learning_rate: float = 1e-3
     weight_decay: float = 0.1
+    views: float = 0.5  # weight of telling pictures apart by what no text says; 0: not at all
     augment: float = 0.2  # how far pictures are zoomed and moved; 0: not at all
     dim: int = 128  # length of the vectors, from scratch
     seed: int = 0
@@ -65,9 +67,17 @@ class ClipTrainOptions:
                     f"--set {key}={value} is not a {hints[key].__name__}.", "Mend the value."
                 ) from None
         options = cls(**values)
-        if options.epochs < 1 or options.batch_size < 2 or options.dim < 1:
-            raise UsageError("epochs and dim must be at least 1, batch_size at least 2.", "Mend the option.")
+        if options.epochs < 0 or options.batch_size < 2 or options.dim < 1:
+            raise UsageError(
+                "epochs cannot be negative, dim must be at least 1, batch_size at least 2.",
+                "Mend the option.",
+            )
         return options
+
+    def for_catalogue(self, pictures: int) -> ClipTrainOptions:
+        """These options with the number of epochs settled for a catalogue of that many pictures."""
+        epochs = self.epochs or max(4, round(PICTURES_SHOWN / pictures))
+        return dataclasses.replace(self, epochs=epochs)
 
     def identity(self) -> str:
         """A hash of all options, by which a checkpoint is known to be of the same training."""

@@ -2,7 +2,9 @@
 
 The loss is CLIP's, a softmax over the batch in both directions, with one change: a text is a positive of
 every picture of the batch it is true of (see clip_data.true_of), as in supervised contrastive learning
-(Khosla et al. 2020, equation 2), where targets share their weight evenly.
+(Khosla et al. 2020, equation 2), where targets share their weight evenly. To it comes a contrast between two
+views of the same picture (SLIP, Mu et al. 2021): texts name a product, and without it all that they leave
+unsaid, style above all, would be trained away.
 """
 
 from __future__ import annotations
@@ -33,6 +35,7 @@ if TYPE_CHECKING:
 
 HELD_OUT_LIMIT = 2000  # pairs a figure is measured on
 WARM_UP = 0.05  # of all steps
+VIEW_TEMPERATURE = 0.1
 MAX_SCALE = math.log(100)  # CLIP's bound on the learned temperature
 
 
@@ -81,6 +84,7 @@ def train_clip(
     torch.manual_seed(options.seed)
     model, pixels, notes = start_model(ws, settings, con, run_dir, options)
     data = load_clip_data(ws, con, pixels)
+    options = options.for_catalogue(len(data.splits["train"]))
     loop = _Loop(model, data, options, run_dir)
     loop.run()
     clip_checkpoint.save_weights(run_dir, loop.clip.model)
@@ -169,6 +173,16 @@ def contrastive_loss(
     return (by_text + by_image) / 2
 
 
+def view_loss(first: torch.Tensor, second: torch.Tensor) -> torch.Tensor:
+    """Mean of both directions' cross entropy of finding a picture's other view among the batch's.
+
+    first, second: unit vectors [n, dim] of two views of the same n pictures, in the same order.
+    """
+    logits = first @ second.T / VIEW_TEMPERATURE
+    own = torch.arange(len(logits), device=logits.device)
+    return (F.cross_entropy(logits, own) + F.cross_entropy(logits.T, own)) / 2
+
+
 class _Loop:
     """Epochs of training over one catalogue; everything random follows from the seed and the epoch."""
 
@@ -214,31 +228,40 @@ class _Loop:
         losses = []
         for step, (pictures, tokens, true) in enumerate(self._batches(epoch)):
             self._set_rate(epoch * self.steps + step)
-            with torch.autocast(self.device.type, torch.bfloat16, enabled=self.bf16):
-                image = self.clip.model.encode_image(pictures)
-                text = self.clip.model.encode_text(tokens)
-            image, text = F.normalize(image.float(), dim=-1), F.normalize(text.float(), dim=-1)
-            loss = contrastive_loss(image, text, self.clip.model.logit_scale.exp(), true)
+            loss = self._loss(pictures, tokens, true)
             self.optimizer.zero_grad(set_to_none=True)
             loss.backward()  # type: ignore[no-untyped-call]
             self.optimizer.step()
             with torch.no_grad():
                 self.clip.model.logit_scale.clamp_(0.0, MAX_SCALE)
             losses.append(loss.item())
-            self.rows += len(pictures)
+            self.rows += len(true)
             shown.update(1)
         self.clip.model.eval()
         return float(np.mean(losses))
+
+    def _loss(self, pictures: torch.Tensor, tokens: torch.Tensor, true: torch.Tensor) -> torch.Tensor:
+        """Loss of a batch of n pairs; after the first n pictures come second views of the first of them."""
+        with torch.autocast(self.device.type, torch.bfloat16, enabled=self.bf16):
+            image = self.clip.model.encode_image(pictures)
+            text = self.clip.model.encode_text(tokens)
+        image, text = F.normalize(image.float(), dim=-1), F.normalize(text.float(), dim=-1)
+        pairs = len(text)
+        loss = contrastive_loss(image[:pairs], text, self.clip.model.logit_scale.exp(), true)
+        if len(image) > pairs:
+            again = image[pairs:]
+            loss = loss + self.options.views * view_loss(image[: len(again)], again)
+        return loss
 
     def _batches(self, epoch: int) -> Iterator[tuple[torch.Tensor, torch.Tensor, torch.Tensor]]:
         rng = np.random.default_rng((self.options.seed, epoch))
         order = rng.permutation(self.data.splits["train"])
         for start in range(0, self.steps * self.batch, self.batch):
-            rows = np.sort(
-                order[start : start + self.batch]
-            )  # sorted: one pass over the memory-mapped pictures
+            rows = order[start : start + self.batch]
             pairs = [self.data.pairs[row] for row in rows]
             texts = [draw_text(pair, rng) for pair in pairs]
+            if self.options.views > 0:
+                rows = np.concatenate([rows, rows[: self.batch // 2]])
             pictures = augmented(normalised(self.data.pictures[rows]), rng, self.options.augment)
             yield (
                 pictures.to(self.device).contiguous(memory_format=torch.channels_last),

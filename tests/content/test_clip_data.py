@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 from adstool.content.clip_data import Pair, draw_text, item_text, split_of, true_of
 from adstool.content.clip_metrics import clip_metrics
-from adstool.content.clip_training import augmented, contrastive_loss, normalised
+from adstool.content.clip_training import augmented, contrastive_loss, normalised, view_loss
 from adstool.content.vocabulary import MERGES, catalogue_merges, load_tokenizer, write_merges
 
 TITLES = ("Wedding gown: pink glass", "Quixotic zebra-print Kurtas for women's wear 2026", "naïve café lamp")
@@ -125,3 +125,12 @@ def test_metrics_of_hand_worked_vectors() -> None:
     swapped = clip_metrics(image, image, prompts[::-1], pairs)
     assert swapped["zero_shot_category"] == 0.0
     assert clip_metrics(image[:0], image[:0], prompts, []) == {"n": 0}
+
+
+def test_view_loss_is_the_mean_log_softmax_of_a_pictures_own_view() -> None:
+    first, second = unit(6, 8), unit(6, 8).flip(0)
+    logits = (first @ second.T / 0.1).double().numpy()
+    by_row = logits - np.log(np.exp(logits).sum(axis=1, keepdims=True))
+    by_column = logits - np.log(np.exp(logits).sum(axis=0, keepdims=True))
+    expected = -(np.diag(by_row).mean() + np.diag(by_column).mean()) / 2
+    assert float(view_loss(first, second)) == pytest.approx(expected, rel=1e-5)
