@@ -35,6 +35,8 @@ class VectorIndex(Protocol):
 
 def best(scores: np.ndarray, k: int) -> np.ndarray:
     """Indices of the k largest scores, best first, equal ones by index."""
+    if k <= 0:
+        return np.zeros(0, dtype=np.int64)
     if k < len(scores):
         last = np.partition(scores, len(scores) - k)[len(scores) - k]
         kept = np.flatnonzero(scores >= last)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import time
 from collections.abc import Mapping
-from dataclasses import dataclass
 from datetime import datetime
 from types import TracebackType
 from typing import TYPE_CHECKING, Any
@@ -13,14 +12,13 @@ import numpy as np
 
 from adstool.config import Settings
 from adstool.errors import AdstoolError
-from adstool.features.items import ItemTable
 from adstool.features.state import RequestContext, ServingState, microseconds
 from adstool.funnel.ann import best
-from adstool.funnel.explain import Reasons
 from adstool.funnel.index import Index, index_as_of, load_index
-from adstool.funnel.log import FunnelLog, Sold, StageRows
+from adstool.funnel.log import FunnelLog
 from adstool.funnel.request import Request
-from adstool.funnel.sources import Asked, Candidates, retrieve
+from adstool.funnel.slate import Ranked, log_stages, slate_of
+from adstool.funnel.sources import Asked, retrieve
 from adstool.funnel.utility import Value, bids_of
 from adstool.marketplace.auction import exposure_curve, run_auction
 from adstool.progress import log
@@ -29,23 +27,6 @@ from adstool.workspace import Workspace
 
 if TYPE_CHECKING:
     import duckdb
-
-
-@dataclass(frozen=True)
-class Ranked:
-    """What the stages made of one request; arrays of a stage are over its candidates."""
-
-    request: Request
-    ctx: RequestContext
-    candidates: Candidates
-    light: np.ndarray  # float64 [m], the lightweight ranker's score of every candidate
-    kept: np.ndarray  # int64 [n], indices of the candidates it kept, best first
-    probability: np.ndarray  # float64 [n, A], the heavy ranker's calibrated predictions for those
-    score: np.ndarray  # float64 [n], what they are worth
-    chosen: np.ndarray  # int64 [slots], indices into `kept`, first slot first
-    prices: np.ndarray | None  # float64 [slots], a click; None for a corpus without bids
-    bids: np.ndarray | None  # float64 [n]; None for a corpus without bids
-    latency_ms: dict[str, float]
 
 
 class _Moment:
@@ -103,6 +84,15 @@ class Ranker:
         return None
 
     @property
+    def index(self) -> Index:
+        """The index in use."""
+        return self._now.index
+
+    def index_at(self, at: datetime | None) -> Index:
+        """The index as of a moment; None is the one in use. The last moment asked for is kept."""
+        return self._moment(at).index
+
+    @property
     def items(self) -> int:
         """How many items the index can rank."""
         return len(self._now.index.corpus)
@@ -128,8 +118,9 @@ class Ranker:
         """
         parsed = self.parse(request, k)
         ranked = self.stages(parsed, at)
-        self._log(ranked, self._moment(at).index)
-        return self._slate(ranked, self._moment(at).index, explain)
+        index = self.index_at(at)
+        log_stages(self.log, ranked, index)
+        return slate_of(ranked, index, self.heavy.outputs, explain)
 
     def parse(self, request: Mapping[str, Any] | Request, k: int | None = None) -> Request:
         """The request, checked."""
@@ -137,44 +128,31 @@ class Ranker:
             return request
         return Request.parse(request, self.settings.funnel.slate if k is None else k)
 
+    def ask(self, request: Request, at: datetime | None = None) -> Asked:
+        """What the candidate sources are told of a request."""
+        return self._ask(request, at)[0]
+
     def stages(self, request: Request, at: datetime | None = None) -> Ranked:
         """Every stage's candidates and scores for one request; nothing is logged."""
+        moment, settings = self._moment(at), self.settings.funnel
         clock = _Clock()
-        moment = self._moment(at)
-        index, settings = moment.index, self.settings.funnel
-        state = index.state
-        ts = request.ts if request.ts is not None else at
-        ctx = state.request(request.user_id, ts, request.surface, request.query)
-        eligible = moment.eligible(ctx.ts)
-        users = self._users(state, ctx, index.corpus.first_row)
-        asked = Asked(
-            state=state,
-            ctx=ctx,
-            eligible=eligible,
-            first_row=index.corpus.first_row,
-            user_vector=users["retrieval"][0, 0],
-            two_tower=index.two_tower,
-            clip=index.clip,
-            by_popularity=moment.by_popularity,
-            popularity=moment.popularity,
-            created=moment.created,
-        )
+        asked, user = self._ask(request, at)
         candidates = retrieve(asked, settings.retrieve)
         clock.lap("retrieval")
         bids = None if moment.bids is None else moment.bids[candidates.positions]
-        light = self._lightweight(users["lightweight"], index, candidates.positions, bids)
+        light = self._lightweight(user, moment.index, candidates.positions, bids)
         kept = best(light, settings.lightweight)
         clock.lap("lightweight")
-        rows = candidates.positions[kept] + index.corpus.first_row
-        probability = self._heavy(state, ctx, rows)
+        rows = candidates.positions[kept] + asked.first_row
+        probability = self._heavy(asked.state, asked.ctx, rows)
         kept_bids = None if bids is None else bids[kept]
         score = self.value.score(probability, kept_bids)
         clock.lap("heavy")
-        chosen, prices = self._auction(probability, score, kept_bids, rows, state.items, request.k)
+        chosen, prices = self._auction(probability, score, kept_bids, rows, request.k)
         clock.lap("auction")
         return Ranked(
             request,
-            ctx,
+            asked.ctx,
             candidates,
             light,
             kept,
@@ -233,6 +211,27 @@ class Ranker:
         with open_warehouse(self.ws, self.settings, read_only=True) as con:
             return build(con)
 
+    def _ask(self, request: Request, at: datetime | None) -> tuple[Asked, np.ndarray]:
+        """What the sources are told, and the user's vectors [1, H, d] of the lightweight ranker."""
+        moment = self._moment(at)
+        state, first = moment.index.state, moment.index.corpus.first_row
+        ts = request.ts if request.ts is not None else at
+        ctx = state.request(request.user_id, ts, request.surface, request.query)
+        vectors = self._users(state, ctx, first)
+        asked = Asked(
+            state=state,
+            ctx=ctx,
+            eligible=moment.eligible(ctx.ts),
+            first_row=first,
+            user_vector=vectors["retrieval"][0, 0],
+            two_tower=moment.index.two_tower,
+            clip=moment.index.clip,
+            by_popularity=moment.by_popularity,
+            popularity=moment.popularity,
+            created=moment.created,
+        )
+        return asked, vectors["lightweight"]
+
     def _users(self, state: ServingState, ctx: RequestContext, any_row: int) -> dict[str, np.ndarray]:
         """The user's vectors [1, H, d] by tower; towers of equal features share the inputs."""
         made: dict[int, dict[str, np.ndarray]] = {}
@@ -262,7 +261,6 @@ class Ranker:
         score: np.ndarray,
         bids: np.ndarray | None,
         rows: np.ndarray,
-        items: ItemTable,
         k: int,
     ) -> tuple[np.ndarray, np.ndarray | None]:
         if bids is None:
@@ -278,90 +276,6 @@ class Ranker:
             tie_break=rows,
         )
         return result.winners, result.prices
-
-    def _log(self, ranked: Ranked, index: Index) -> None:
-        found = ranked.candidates
-        rows = found.positions + index.corpus.first_row
-        order = best(ranked.light, len(ranked.light))
-        in_kept = np.zeros(len(rows), dtype=bool)
-        in_kept[ranked.kept] = True
-        heavy = best(ranked.score, len(ranked.score))
-        in_slate = np.zeros(len(ranked.kept), dtype=bool)
-        in_slate[ranked.chosen] = True
-        kept, slate = ranked.kept[heavy], ranked.kept[ranked.chosen]
-        everything = np.ones(len(rows), dtype=bool)
-        stages = (
-            StageRows("retrieval", rows, found.source, found.score, everything),
-            StageRows("lightweight", rows[order], found.source[order], ranked.light[order], in_kept[order]),
-            StageRows("heavy", rows[kept], found.source[kept], ranked.score[heavy], in_slate[heavy]),
-            StageRows(
-                "auction",
-                rows[slate],
-                found.source[slate],
-                ranked.score[ranked.chosen],
-                np.ones(len(slate), dtype=bool),
-            ),
-        )
-        sold = None
-        if ranked.prices is not None and ranked.bids is not None:
-            chosen = ranked.chosen
-            sold = Sold(rows[slate], ranked.bids[chosen], ranked.score[chosen], ranked.prices)
-        request, ctx = ranked.request, ranked.ctx
-        self.log.add(
-            request.request_id, ctx.ts, ctx.user_id, ctx.surface, index.state.items, found.names, stages, sold
-        )
-
-    def _slate(self, ranked: Ranked, index: Index, explain: bool) -> dict[str, Any]:
-        slate: dict[str, Any] = {
-            "request_id": ranked.request.request_id,
-            "user_id": ranked.request.user_id,
-            "ads": [self._ad(ranked, index, slot) for slot in range(len(ranked.chosen))],
-            "latency_ms": {name: round(ms, 3) for name, ms in ranked.latency_ms.items()},
-        }
-        notes = []
-        if not ranked.ctx.known:
-            notes.append("unknown user: served from content, popularity and exploration")
-        if not slate["ads"]:
-            notes.append(_why_empty(ranked))
-        if notes:
-            slate["note"] = "; ".join(notes)
-        if explain:
-            self._explain(slate, ranked, index)
-        return slate
-
-    def _ad(self, ranked: Ranked, index: Index, slot: int) -> dict[str, Any]:
-        place = int(ranked.chosen[slot])
-        candidate = int(ranked.kept[place])
-        row = int(ranked.candidates.positions[candidate]) + index.corpus.first_row
-        predictions = ranked.probability[place].tolist()
-        return {
-            "ad_id": index.state.items.column("item_id")[row].as_py(),
-            "score": float(ranked.score[place]),
-            "predictions": dict(zip(self.heavy.outputs, predictions, strict=True)),
-            "bid": None if ranked.bids is None else float(ranked.bids[place]),
-            "price": None if ranked.prices is None else float(ranked.prices[slot]),
-            "source": ranked.candidates.names[int(ranked.candidates.source[candidate])],
-        }
-
-    def _explain(self, slate: dict[str, Any], ranked: Ranked, index: Index) -> None:
-        reasons = Reasons(index.state, ranked.ctx)
-        for slot, ad in enumerate(slate["ads"]):
-            candidate = int(ranked.kept[ranked.chosen[slot]])
-            row = int(ranked.candidates.positions[candidate]) + index.corpus.first_row
-            ad["title"] = index.state.items.column("title")[row].as_py()
-            ad["why"] = reasons.of(row, ad["source"])
-        slate["funnel"] = {
-            "sources": {name: len(found.positions) for name, found in ranked.candidates.found.items()},
-            "retrieval": len(ranked.candidates),
-            "lightweight": len(ranked.kept),
-            "slate": len(ranked.chosen),
-        }
-
-
-def _why_empty(ranked: Ranked) -> str:
-    if not len(ranked.candidates):
-        return "no item can be shown at that time: none exists yet, or no campaign runs"
-    return "no bid reaches the reserve"
 
 
 class _Clock:

@@ -195,13 +195,14 @@ def _quantize_tables(model: Any) -> tuple[list[str], dict[str, str]]:
 def _lookup(node: Any) -> list[Any]:
     """float32 rows of an int8 table: gather rows and scales, cast, multiply."""
     table, index, out = node.input[0], node.input[1], node.output[0]
-    nodes = []
+    nodes, found = [], []
     for part in ("int8", "scale"):
-        nodes.append(helper.make_node("Gather", [f"{table}_{part}", index], [f"{out}_{part}"], axis=0))
-        nodes.append(
-            helper.make_node("Cast", [f"{out}_{part}"], [f"{out}_{part}_float"], to=onnx.TensorProto.FLOAT)
-        )
-    nodes.append(helper.make_node("Mul", [f"{out}_int8_float", f"{out}_scale_float"], [out]))
+        # The slash keeps these names apart from <tensor>_scale, which the dense quantizer adds.
+        rows, floats = f"{out}/row_{part}", f"{out}/row_{part}_float"
+        nodes.append(helper.make_node("Gather", [f"{table}_{part}", index], [rows], axis=0))
+        nodes.append(helper.make_node("Cast", [rows], [floats], to=onnx.TensorProto.FLOAT))
+        found.append(floats)
+    nodes.append(helper.make_node("Mul", found, [out]))
     return nodes
 
 

@@ -1,0 +1,121 @@
+"""What the stages made of a request: as rows of the funnel log, and as the slate line that is answered."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from adstool.features.state import RequestContext
+from adstool.funnel.ann import best
+from adstool.funnel.explain import Reasons
+from adstool.funnel.index import Index
+from adstool.funnel.log import FunnelLog, Sold, StageRows
+from adstool.funnel.request import Request
+from adstool.funnel.sources import Candidates
+
+
+@dataclass(frozen=True)
+class Ranked:
+    """What the stages made of one request; arrays of a stage are over its candidates."""
+
+    request: Request
+    ctx: RequestContext
+    candidates: Candidates
+    light: np.ndarray  # float64 [m], the lightweight ranker's score of every candidate
+    kept: np.ndarray  # int64 [n], indices of the candidates it kept, best first
+    probability: np.ndarray  # float64 [n, A], the heavy ranker's calibrated predictions for those
+    score: np.ndarray  # float64 [n], what they are worth
+    chosen: np.ndarray  # int64 [slots], indices into `kept`, first slot first
+    prices: np.ndarray | None  # float64 [slots], a click; None for a corpus without bids
+    bids: np.ndarray | None  # float64 [n]; None for a corpus without bids
+    latency_ms: dict[str, float]
+
+    def rows(self, index: Index) -> np.ndarray:
+        """The rows of the item table of every candidate, int64 [m]."""
+        return np.asarray(self.candidates.positions + index.corpus.first_row)
+
+
+def log_stages(log: FunnelLog, ranked: Ranked, index: Index) -> None:
+    """Put every candidate of every stage, and the slots sold, into the log."""
+    found, rows = ranked.candidates, ranked.rows(index)
+    order = best(ranked.light, len(ranked.light))
+    in_kept = np.zeros(len(rows), dtype=bool)
+    in_kept[ranked.kept] = True
+    heavy = best(ranked.score, len(ranked.score))
+    in_slate = np.zeros(len(ranked.kept), dtype=bool)
+    in_slate[ranked.chosen] = True
+    kept, shown = ranked.kept[heavy], ranked.kept[ranked.chosen]
+    scores = ranked.score[ranked.chosen]
+    stages = (
+        StageRows("retrieval", rows, found.source, found.score, np.ones(len(rows), dtype=bool)),
+        StageRows("lightweight", rows[order], found.source[order], ranked.light[order], in_kept[order]),
+        StageRows("heavy", rows[kept], found.source[kept], ranked.score[heavy], in_slate[heavy]),
+        StageRows("auction", rows[shown], found.source[shown], scores, np.ones(len(shown), dtype=bool)),
+    )
+    sold = None
+    if ranked.prices is not None and ranked.bids is not None:
+        sold = Sold(rows[shown], ranked.bids[ranked.chosen], scores, ranked.prices)
+    request, ctx = ranked.request, ranked.ctx
+    log.add(
+        request.request_id, ctx.ts, ctx.user_id, ctx.surface, index.state.items, found.names, stages, sold
+    )
+
+
+def slate_of(ranked: Ranked, index: Index, heads: Sequence[str], explain: bool) -> dict[str, Any]:
+    """The slate line; `heads` name the columns of the predictions. A note says what was out of the ordinary.
+
+    explain: with the title of every item and the reasons for it, and the counts of every stage.
+    """
+    slate: dict[str, Any] = {
+        "request_id": ranked.request.request_id,
+        "user_id": ranked.request.user_id,
+        "ads": [_ad(ranked, index, heads, slot) for slot in range(len(ranked.chosen))],
+        "latency_ms": {name: round(ms, 3) for name, ms in ranked.latency_ms.items()},
+    }
+    notes = []
+    if not ranked.ctx.known:
+        notes.append("unknown user: served from content, popularity and exploration")
+    if not slate["ads"]:
+        notes.append(_why_empty(ranked))
+    if notes:
+        slate["note"] = "; ".join(notes)
+    if explain:
+        _explain(slate, ranked, index)
+    return slate
+
+
+def _ad(ranked: Ranked, index: Index, heads: Sequence[str], slot: int) -> dict[str, Any]:
+    place = int(ranked.chosen[slot])
+    candidate = int(ranked.kept[place])
+    row = int(ranked.rows(index)[candidate])
+    return {
+        "ad_id": index.state.items.column("item_id")[row].as_py(),
+        "score": float(ranked.score[place]),
+        "predictions": dict(zip(heads, ranked.probability[place].tolist(), strict=True)),
+        "bid": None if ranked.bids is None else float(ranked.bids[place]),
+        "price": None if ranked.prices is None else float(ranked.prices[slot]),
+        "source": ranked.candidates.names[int(ranked.candidates.source[candidate])],
+    }
+
+
+def _explain(slate: dict[str, Any], ranked: Ranked, index: Index) -> None:
+    reasons = Reasons(index.state, ranked.ctx)
+    shown = ranked.rows(index)[ranked.kept[ranked.chosen]]
+    for ad, row in zip(slate["ads"], shown.tolist(), strict=True):
+        ad["title"] = index.state.items.column("title")[row].as_py()
+        ad["why"] = reasons.of(row, ad["source"])
+    slate["funnel"] = {
+        "sources": {name: len(found.positions) for name, found in ranked.candidates.found.items()},
+        "retrieval": len(ranked.candidates),
+        "lightweight": len(ranked.kept),
+        "slate": len(ranked.chosen),
+    }
+
+
+def _why_empty(ranked: Ranked) -> str:
+    if not len(ranked.candidates):
+        return "no item can be shown at that time: none exists yet, or no campaign runs"
+    return "no bid reaches the reserve"

@@ -1,0 +1,161 @@
+"""Exported graphs against torch, and the scorers against both."""
+
+from __future__ import annotations
+
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from adstool.errors import AdstoolError
+from adstool.models.engagement import EngagementConfig, EngagementModel
+from adstool.models.inputs import InputSpec
+from adstool.models.registry import load_model, save_model
+from adstool.models.two_tower import TwoTower, TwoTowerConfig
+from adstool.serving import export
+from adstool.serving.export import export_run, random_inputs
+from adstool.serving.scorer import Scorer, TowerScorer, share_encoders
+from adstool.training.calibration import Calibration
+from adstool.workspace import Workspace
+
+FULL = InputSpec(
+    categorical=("user_id", "item_id", "category", "surface"),
+    categorical_sides=("user", "item", "item", "context"),
+    cardinalities=(30, 400, 12, 5),
+    numeric=("u", "i", "c"),
+    numeric_sides=("user", "item", "cross"),
+    actions=("click", "hide"),
+    content_dim=6,
+    history_length=9,
+    history_item="item_id",
+    history_category="category",
+    unknown_buckets=2,
+    positions=True,
+)
+FLAT = InputSpec(
+    categorical=("a", "b"),
+    categorical_sides=("item", "item"),
+    cardinalities=(7, 9),
+    numeric=("x",),
+    numeric_sides=("item",),
+    actions=("label",),
+)
+
+
+def numpy_inputs(spec: InputSpec, rows: int, used: int = 0) -> dict[str, np.ndarray]:
+    return {name: value.numpy() for name, value in random_inputs(spec, rows, used, seed=5).items()}
+
+
+@pytest.mark.parametrize("spec", [FULL, FLAT], ids=["impressions", "flat"])
+def test_a_ranker_scores_as_in_torch_at_any_batch_size(spec: InputSpec, tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    model = EngagementModel(EngagementConfig(inputs=spec, history_used=4)).eval()
+    save_model(tmp_path, "engagement", model, outputs=list(model.output_names), surface_field=-1)
+    assert [path.name for path in export_run(tmp_path)] == ["model.onnx"]
+    scorer = Scorer(tmp_path)
+    for rows in (1, 2, 333):
+        inputs = random_inputs(spec, rows, 0, seed=rows)  # histories longer than the model reads
+        with torch.no_grad():
+            wanted = torch.sigmoid(model(inputs)).numpy()
+        got = scorer.predict({name: value.numpy() for name, value in inputs.items()})
+        assert got == pytest.approx(wanted, abs=1e-5)
+
+
+def test_towers_meet_in_the_logit_of_torch(tmp_path: Path) -> None:
+    torch.manual_seed(1)
+    model = TwoTower(TwoTowerConfig(inputs=FULL, heads=("click", "hide"), mask_blocks=2)).eval()
+    facts = {"scales": model.scale().tolist(), "biases": [0.5, -1.0]}
+    with torch.no_grad():
+        model.bias.copy_(torch.tensor([0.5, -1.0]))
+    save_model(tmp_path, "two_tower", model, outputs=["click", "hide"], **facts)
+    assert sorted(path.name for path in export_run(tmp_path)) == ["item.onnx", "user.onnx"]
+    scorer = TowerScorer(tmp_path)
+    inputs = random_inputs(FULL, 50, 0, seed=3)
+    arrays = {name: value.numpy() for name, value in inputs.items()}
+    user, item = scorer.user(arrays), scorer.item(arrays)
+    assert user.shape == item.shape == (50, 2, 32)
+    assert np.linalg.norm(user, axis=2) == pytest.approx(np.ones((50, 2)), abs=1e-5)
+    with torch.no_grad():
+        wanted = torch.sigmoid(model(inputs)).numpy()
+    assert scorer.probability(user, item) == pytest.approx(wanted, abs=1e-5)
+    one = scorer.user({name: value[:1] for name, value in arrays.items()})
+    assert scorer.probability(one, item)[0] == pytest.approx(wanted[0], abs=1e-5)
+
+
+def test_rows_beyond_a_chunk_are_scored_the_same(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    model = EngagementModel(EngagementConfig(inputs=FULL)).eval()
+    save_model(tmp_path, "engagement", model, outputs=["click", "hide"])
+    export_run(tmp_path)
+    inputs = numpy_inputs(FULL, 25)
+    whole = Scorer(tmp_path).raw(inputs)
+    monkeypatch.setattr("adstool.serving.scorer.CHUNK", 10)
+    assert Scorer(tmp_path).raw(inputs) == pytest.approx(whole, abs=1e-6)
+
+
+def test_a_graph_that_differs_from_its_model_is_not_written(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    model = EngagementModel(EngagementConfig(inputs=FULL)).eval()
+    save_model(tmp_path, "engagement", model)
+
+    def wrong(model: object, graph: export.Graph, path: Path) -> None:
+        right(
+            model,
+            export.Graph(graph.file, graph.inputs, graph.output, lambda b: graph.compute(b) * 1.01),
+            path,
+        )
+
+    right = export._write
+    monkeypatch.setattr(export, "_write", wrong)
+    with pytest.raises(AdstoolError, match="differ by"):
+        export_run(tmp_path)
+    assert not list(tmp_path.glob("*.onnx*"))
+
+
+def test_a_run_without_graphs_says_what_is_missing(tmp_path: Path) -> None:
+    model = EngagementModel(EngagementConfig(inputs=FULL)).eval()
+    save_model(tmp_path, "engagement", model, outputs=["click", "hide"])
+    with pytest.raises(AdstoolError, match=r"model\.onnx cannot be loaded: it is not there"):
+        Scorer(tmp_path).raw(numpy_inputs(FULL, 1))
+    (tmp_path / "model.onnx").write_bytes(b"not a graph")
+    with pytest.raises(AdstoolError, match="cannot be loaded"):
+        Scorer(tmp_path).raw(numpy_inputs(FULL, 1))
+
+
+def test_predictions_of_a_trained_run_are_calibrated_by_surface(shop: Workspace) -> None:
+    run = shop.require_run("engagement", "")
+    scorer = Scorer(run)
+    spec = load_model(run).config.inputs
+    inputs = numpy_inputs(spec, 64)
+    raw = scorer.raw(inputs)
+    column = spec.field("surface")
+    wanted = Calibration.load(run / "calibration.json").apply(raw, inputs["categorical"][:, column])
+    assert column >= 0
+    assert scorer.predict(inputs) == pytest.approx(wanted)
+    assert scorer.outputs == ("click", "long_click", "save", "hide")
+
+
+def test_runs_of_the_same_examples_share_one_encoder(shop: Workspace, tmp_path: Path) -> None:
+    runs = [shop.require_run(name, "") for name in ("retrieval", "lightweight")]
+    changed = Path(shutil.copytree(runs[1], tmp_path / "r9"))
+    features = changed / "features.json"
+    features.write_text(features.read_text().replace('"version": 1', '"version": 0'))
+    towers = [TowerScorer(run) for run in (*runs, changed)]
+    share_encoders(*towers)
+    assert towers[0].encoder is towers[1].encoder
+    assert towers[2].encoder is not towers[1].encoder
+
+
+def test_scoring_does_not_import_torch(shop: Workspace) -> None:
+    code = (
+        "import sys; from pathlib import Path; from adstool.serving.scorer import Scorer;"
+        f"s = Scorer(Path({str(shop.require_run('engagement', ''))!r}));"
+        "s._session, s.encoder, s.calibration;"
+        "print([m for m in ('torch', 'lancedb', 'sklearn', 'scipy') if m in sys.modules])"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "[]"
