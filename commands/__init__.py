@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import sys
 from importlib import import_module
-from importlib.util import find_spec
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -57,8 +56,7 @@ def build_app(verb: str | None = None) -> typer.Typer:
     )
     app.callback()(_globals)
     for module in [VERBS[verb]] if verb in VERBS else VERBS.values():
-        if find_spec(f"adstool.commands.{module}") is not None:
-            import_module(f"adstool.commands.{module}").register(app)
+        import_module(f"adstool.commands.{module}").register(app)
     return app
 
 
