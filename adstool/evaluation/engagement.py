@@ -24,6 +24,7 @@ def evaluate_engagement(evaluation: Evaluation) -> dict[str, Any]:
     Beside the model stand the item's own rate before the test (popularity) and, in a synthetic world, the
     true probabilities, on the same rows and drawn alike.
     """
+    run = evaluation.engagement_run  # first: a missing model is told before the examples are built
     labels, predicted = evaluation.labels, evaluation.predictions
     requests = np.asarray(evaluation.dataset.request[evaluation.test])
     heads = {}
@@ -43,7 +44,7 @@ def evaluate_engagement(evaluation: Evaluation) -> dict[str, Any]:
             figures["truth"] = _against_truth(users, y, p, true[known])
         heads[name] = figures
     return {
-        "run_id": evaluation.engagement_run.name,
+        "run_id": run.name,
         "rows": len(labels),
         "users": len(np.unique(evaluation.users)),
         "heads": heads,

@@ -18,11 +18,11 @@ if TYPE_CHECKING:
 MODELS = ("clip", "retrieval", "lightweight", "engagement")
 REASONS = 12  # reasons of refused rows that are listed
 QUANTIZED = (
-    ("size_ratio", "size", "{:.0%} of the original"),
-    ("speedup", "speed", "{:.2f} × as fast"),
-    ("delta_ne", "normalized entropy", "{:+.5f}"),
-    ("delta_calibration", "calibration", "{:+.4f}"),
-    ("topk_overlap", "same first ten", "{:.1%}"),
+    ("size_ratio", "size", "{:.0%} of the original", "", ""),
+    ("speedup", "speed", "{:.2f} × as fast", "", ""),
+    ("delta_ne", "normalized entropy, worst head", "{:+.5f}", "max_ne_loss", "at most {:g}"),
+    ("delta_calibration", "calibration ratio, worst head", "{:+.4f}", "max_calibration_shift", "within {:g}"),
+    ("topk_overlap", "the same items first", "{:.1%}", "min_topk_overlap", "at least {:.0%}"),
 )
 
 
@@ -124,8 +124,11 @@ def quantization_section(ws: Workspace) -> Html:
     if path is None or not path.is_file():
         return Html("")
     found = read_json(path)
+    limits = found.get("limits") or {}
     rows = [
-        (name, form.format(float(found[key]))) for key, name, form in QUANTIZED if found.get(key) is not None
+        (name, form.format(float(found[key])), wanted.format(limits[limit]) if limit in limits else None)
+        for key, name, form, limit, wanted in QUANTIZED
+        if found.get(key) is not None
     ]
     accepted = bool(found.get("accepted"))
     words = (
@@ -133,7 +136,7 @@ def quantization_section(ws: Workspace) -> Html:
         if accepted
         else "The int8 model did not pass its gate; the full-precision model serves."
     )
-    refused = found.get("failed") or found.get("reasons") or []
-    parts = [table(["against the original", ">measured"], rows)]
-    parts += [paragraph(f"Refused because: {reason}", "note") for reason in refused]
+    measured = f"on {found['rows']:,} held-out rows" if found.get("rows") else ""
+    parts = [table(["against the original", ">measured", ">limit"], rows, measured)]
+    parts += [paragraph(f"Refused: {reason}", "note") for reason in found.get("reasons") or []]
     return section("quantization", "Quantization", words, *parts)

@@ -133,7 +133,7 @@ def retrieval_section(stage: Figures | None) -> Html:
                 ranged(source.get("unique"), ranges.get("unique")),
                 ranged(source.get("cold_recall"), ranges.get("cold_recall")),
                 ranged(source.get("candidates"), None, 0),
-                ranged((source.get("ms") or {}).get("p50"), None, 2),
+                ranged((source.get("ms") or {}).get("p50"), None, 3),
             ]
         )
     columns = ["source", *(f">recall@{k}" for k in ks), ">only here", ">new items", ">candidates", ">ms"]
@@ -144,7 +144,8 @@ def retrieval_section(stage: Figures | None) -> Html:
         "Candidate sources",
         f"Of {stage['wanted']:,} items that {stage['requests']:,} users engaged with after the cut, how many "
         f"each source had among its first k of about {stage['corpus']:,.0f} that could be shown. “Only here” "
-        f"is the share no other source found; {stage['cold_wanted']:,} of the items were new.",
+        f"is the share no other source found; {stage['cold_wanted']:,} of the items were new to everybody. "
+        f"No source can find more than {stage['reachable']:.1%}: the rest could not be shown at that time.",
         table(columns, rows),
         grid(
             [
@@ -241,6 +242,11 @@ def funnel_section(stage: Figures | None, logged: list[tuple[Any, ...]]) -> Html
             "Latency by stage",
         ),
     ]
+    shares = [
+        (name, f"{part['candidates']:.1%}", f"{part['slate']:.1%}")
+        for name, part in (stage.get("sources") or {}).items()
+    ]
+    found = table(["found first by", ">of candidates", ">of slates"], shares)
     rows = [(name, requests, candidates, kept) for name, requests, candidates, kept in logged]
     log = table(["stage", ">requests", ">candidates", ">kept"], rows, "The funnel's own log") if rows else ""
     note = paragraph(
@@ -254,5 +260,6 @@ def funnel_section(stage: Figures | None, logged: list[tuple[Any, ...]]) -> Html
         "From all candidates to a slate, and how well the slate is ordered.",
         grid(cards),
         note,
+        found,
         log,
     )

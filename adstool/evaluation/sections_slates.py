@@ -7,7 +7,6 @@ from typing import TYPE_CHECKING, Any
 
 from adstool.config import Settings
 from adstool.errors import AdstoolError
-from adstool.evaluation.charts import number
 from adstool.evaluation.page import Html, definitions, paragraph, picture, section, text
 from adstool.evaluation.thumbnails import Thumbnails
 from adstool.progress import log
@@ -81,10 +80,8 @@ def _user(
     )
     cards = "".join(_ad(rank, ad, about, pictures) for rank, ad in enumerate(slate["ads"], start=1))
     where = " · ".join(str(part) for part in (slate.get("surface"), slate.get("query")) if part)
-    latency = slate.get("latency_ms", {}).get("total")
-    under = where + (f" · {number(float(latency), 2)} ms" if latency else "")
     return Html(
-        f'<div class="user"><h3>{text(slate["user_id"])} <span class="meta">{text(under)}</span></h3>'
+        f'<div class="user"><h3>{text(slate["user_id"])} <span class="meta">{text(where)}</span></h3>'
         + (f'<div class="strip" tabindex="0">{strip}</div>' if strip else "")
         + (f'<div class="slate">{cards}</div>' if cards else paragraph("Nothing could be shown.", "note"))
         + "</div>"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from itertools import pairwise
 from xml.etree import ElementTree
 
 import pytest
@@ -27,7 +28,7 @@ def test_ticks_are_round_and_inside(low: float, span: float) -> None:
     found = charts.ticks(low, low + span)
     assert all(low - span * 1e-6 <= tick <= low + span * (1 + 1e-6) for tick in found)
     assert 1 <= len(found) <= 6
-    steps = {round((b - a) / span, 4) for a, b in zip(found, found[1:], strict=False)}
+    steps = {round((b - a) / span, 4) for a, b in pairwise(found)}
     assert len(steps) <= 2  # one step, up to rounding
 
 

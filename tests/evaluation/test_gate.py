@@ -65,5 +65,5 @@ def test_a_file_that_is_no_gate_is_refused(tmp_path: Path, text: str, said: str)
 
 
 def test_a_missing_file_is_named(tmp_path: Path) -> None:
-    with pytest.raises(AdstoolError, match="nowhere.toml"):
+    with pytest.raises(AdstoolError, match=r"nowhere\.toml"):
         read_gate(tmp_path / "nowhere.toml")

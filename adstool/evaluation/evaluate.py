@@ -1,0 +1,78 @@
+"""Offline evaluation by stage: retrieval, lightweight, engagement, funnel."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, Any
+
+from adstool.config import Settings
+from adstool.errors import AdstoolError, UsageError
+from adstool.evaluation.context import Evaluation, NotReady
+from adstool.evaluation.engagement import evaluate_engagement
+from adstool.evaluation.funnel import evaluate_funnel
+from adstool.evaluation.lightweight import evaluate_lightweight
+from adstool.evaluation.results import write_results
+from adstool.evaluation.retrieval import evaluate_retrieval
+from adstool.progress import log, track
+from adstool.workspace import Workspace
+
+if TYPE_CHECKING:
+    import duckdb
+
+STAGES: dict[str, Callable[[Evaluation], dict[str, Any]]] = {
+    "retrieval": evaluate_retrieval,
+    "lightweight": evaluate_lightweight,
+    "engagement": evaluate_engagement,
+    "funnel": evaluate_funnel,
+}
+
+
+def select(stages: Sequence[str]) -> list[str]:
+    """The stages asked for, "all" being every one; raises UsageError for an unknown name."""
+    for name in stages:
+        if name != "all" and name not in STAGES:
+            raise UsageError(f"There is no stage '{name}' to evaluate.", f"Stages: {', '.join(STAGES)}, all.")
+    if not stages or "all" in stages:
+        return list(STAGES)
+    return [name for name in STAGES if name in stages]
+
+
+def evaluate(
+    ws: Workspace, settings: Settings, con: duckdb.DuckDBPyConnection, stages: Sequence[str]
+) -> dict[str, Any]:
+    """The metrics of the stages asked for, a key a stage; also kept in reports/evaluation.json.
+
+    With "all", a stage whose models are missing or were trained on other data is left out and named under
+    `skipped`; asked for by name, it raises AdstoolError with the verb that makes what is missing.
+    """
+    chosen = select(stages)
+    optional = not stages or "all" in stages
+    evaluation = Evaluation(ws, settings, con)
+    found: dict[str, Any] = {}
+    skipped: dict[str, str] = {}
+    for name in track(chosen, "evaluate"):
+        try:
+            found[name] = STAGES[name](evaluation)
+        except NotReady as missing:
+            if not optional:
+                raise
+            skipped[name] = f"{missing.message} {missing.hint}"
+            log.info("evaluate %s: left out. %s", name, skipped[name])
+    if not found:
+        raise AdstoolError(
+            f"There is nothing to evaluate in {ws.root}: {' '.join(dict.fromkeys(skipped.values()))}",
+            "Do every stale stage: adstool run",
+        )
+    results = {
+        **found,
+        "synthetic": evaluation.truth_folder is not None,
+        "skipped": skipped,
+        "about": {
+            "made_at": datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ"),
+            "bootstrap": settings.evaluation.bootstrap,
+            "seed": evaluation.seed,
+        },
+    }
+    write_results(ws, results, chosen)
+    return results

@@ -1,0 +1,129 @@
+"""Logged requests of the test split, and the funnel as it was before it, where both are replayed."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections import defaultdict
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from adstool.evaluation.context import Evaluation
+from adstool.features.state import ServingState
+from adstool.funnel.index import index_as_of, load_index
+from adstool.funnel.rank import Ranker
+from adstool.funnel.request import Request
+from adstool.funnel.sources import Asked
+from adstool.serving.scorer import TowerScorer, share_encoders
+from adstool.warehouse import load_sql
+
+Array = NDArray[Any]
+
+
+@dataclass(frozen=True)
+class Wanted:
+    """What one user went for after the cut: positions in the corpus, and which were new to everybody."""
+
+    positions: Array  # int64 [m]
+    new: Array  # bool [m]
+
+
+def cut(evaluation: Evaluation) -> datetime:
+    """The start of the test split: what is evaluated knows nothing from then on."""
+    return datetime.fromtimestamp(evaluation.test_start / 1e6, UTC)
+
+
+def sample_requests(evaluation: Evaluation) -> list[Request]:
+    """The first request after the cut of sampled users who engaged with something after it."""
+    limit = evaluation.settings.evaluation.requests
+    rows = evaluation.con.execute(
+        load_sql("evaluation_requests"), {**_scope(evaluation), "limit": limit}
+    ).fetchall()
+    slate = evaluation.settings.funnel.slate
+    return [
+        Request(user, surface, query, ts.replace(tzinfo=UTC), request or f"replay-{place}", slate)
+        for place, (user, request, ts, surface, query) in enumerate(rows)
+    ]
+
+
+def _scope(evaluation: Evaluation) -> dict[str, Any]:
+    return {
+        "item_type": evaluation.dataset.encoder.spec.corpus,
+        "actions": [action.name for action in evaluation.settings.actions if action.positive],
+        "start": cut(evaluation).replace(tzinfo=None),
+    }
+
+
+def make_ranker(evaluation: Evaluation, **sizes: int) -> Ranker:
+    """The funnel in use, with stage sizes changed; raises NotReady naming the verb for what is missing."""
+    evaluation.require_run("index", "index")
+    evaluation.require_run("engagement", "train engagement")
+    funnel = dataclasses.replace(evaluation.settings.funnel, **sizes)
+    return Ranker(evaluation.ws, dataclasses.replace(evaluation.settings, funnel=funnel), evaluation.con)
+
+
+class Past:
+    """The index in use with what was known at the cut: vectors, counters and histories of that moment.
+
+    Vectors are compared exactly, whatever index serves: this is the towers' recall, not the index's.
+    """
+
+    def __init__(self, evaluation: Evaluation) -> None:
+        """Raises NotReady when there is no index."""
+        run = evaluation.require_run("index", "index")
+        ws, settings, con = evaluation.ws, evaluation.settings, evaluation.con
+        now = load_index(run)
+        towers = {model: TowerScorer(ws.models / model / name) for model, name in now.runs.items()}
+        share_encoders(*towers.values())
+        self.evaluation = evaluation
+        self.tower = towers["retrieval"]
+        self.index = index_as_of(
+            now,
+            lambda: ServingState.build(con, ws, settings, now.state.spec, now.state.items, cut(evaluation)),
+            towers,
+        )
+        state, corpus = self.index.state, self.index.corpus
+        self.rows = slice(corpus.first_row, corpus.first_row + len(corpus))
+        self.popularity = state.popularity()[self.rows]
+        self.created = state.items.times("created_at")[self.rows]
+
+    def asked(self, request: Request) -> Asked:
+        """What the sources are asked for this request."""
+        state, first = self.index.state, self.rows.start
+        ctx = state.request(request.user_id, request.ts, request.surface, request.query)
+        eligible = np.zeros(len(self.index.corpus), dtype=bool)
+        eligible[state.eligible(ctx.ts) - first] = True
+        inputs = state.inputs(self.tower.encoder, ctx, np.array([first]))
+        return Asked(
+            state=state,
+            ctx=ctx,
+            eligible=eligible,
+            first_row=first,
+            user_vector=self.tower.user(inputs)[0, 0],
+            two_tower=self.index.two_tower,
+            clip=self.index.clip,
+            by_popularity=np.argsort(-self.popularity, kind="stable"),
+            popularity=self.popularity,
+            created=self.created,
+        )
+
+    def wanted(self, requests: list[Request]) -> list[Wanted]:
+        """What the users of these requests engaged with after the cut, of what the index can rank."""
+        users = [request.user_id for request in requests]
+        rows = self.evaluation.con.execute(
+            load_sql("evaluation_wanted"), {**_scope(self.evaluation), "users": users}
+        ).fetchall()
+        by_user: dict[str, list[tuple[str, bool]]] = defaultdict(list)
+        for user, item, new in rows:
+            by_user[user].append((item, new))
+        state = self.index.state
+        found = []
+        for user in users:
+            places = state.items.rows([item for item, _ in by_user[user]], state.spec.corpus)
+            new = np.array([flag for _, flag in by_user[user]], dtype=bool)
+            known = places >= 0
+            found.append(Wanted(places[known] - self.rows.start, new[known]))
+        return found

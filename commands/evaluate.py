@@ -1,0 +1,187 @@
+"""adstool evaluate: offline metrics by stage, with intervals, beside baselines and the truth."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from adstool.commands._context import open_workspace
+from adstool.commands._output import emit, next_verb, say, table
+
+
+def register(app: typer.Typer) -> None:
+    """Add the verb to the application."""
+    app.command("evaluate")(evaluate)
+
+
+def evaluate(
+    context: typer.Context,
+    stage: Annotated[str, typer.Argument(help="retrieval, lightweight, engagement, funnel, or all.")] = "all",
+    gate: Annotated[
+        Path | None,
+        typer.Option(help="A TOML file of limits, [stage] metric = {min, max}; exit is 3 when one fails."),
+    ] = None,
+) -> None:
+    """Measure each stage on the last part of the log, with intervals from resampling users."""
+    from adstool.errors import GateNotPassed
+    from adstool.evaluation.evaluate import evaluate as run_evaluation
+    from adstool.evaluation.evaluate import select
+    from adstool.evaluation.gate import check_gate, read_gate
+    from adstool.pipeline import Job, record
+    from adstool.warehouse import open_warehouse
+
+    select([stage])
+    limits = read_gate(gate) if gate is not None else []
+    workspace, settings = open_workspace(context)
+    _require_warehouse(workspace)
+    started = datetime.now(UTC)
+    with (
+        workspace.lock(settings.warehouse.lock_wait_seconds),
+        open_warehouse(workspace, settings) as connection,
+    ):
+        results = run_evaluation(workspace, settings, connection, [stage])
+        if stage == "all" and not results["skipped"]:
+            record(Job(workspace, settings, connection), "evaluate", results, started)
+    failed = [check.sentence() for check in check_gate(limits, results) if not check.passed]
+    if limits:
+        results["gate"] = {"passed": not failed, "limits": len(limits), "failed": failed}
+    if not emit(context, results):
+        _show(context, results)
+    if failed:
+        raise GateNotPassed(
+            f"{len(failed)} of {len(limits)} limits of {gate} failed: {'; '.join(failed)}.",
+            results,
+            "Train with other data or settings, or change the limit.",
+        )
+
+
+def _require_warehouse(workspace: Any) -> None:
+    if not workspace.warehouse.is_file():
+        from adstool.errors import AdstoolError
+
+        raise AdstoolError(
+            f"{workspace.root} holds no data to evaluate on.", "Load some: adstool ingest FILES"
+        )
+
+
+def _show(context: typer.Context, results: dict[str, Any]) -> None:
+    for name, show in (
+        ("retrieval", _retrieval),
+        ("lightweight", _lightweight),
+        ("engagement", _engagement),
+        ("funnel", _funnel),
+    ):
+        if name in results:
+            show(context, results[name])
+    if results["synthetic"]:
+        say(context, "A synthetic world: nothing here was measured on real people.")
+    for name, reason in results["skipped"].items():
+        say(context, f"{name} was left out: {reason}")
+    if results.get("gate", {}).get("passed"):
+        say(context, f"All {results['gate']['limits']} limits of the gate are kept.")
+    next_verb(context, "adstool report")
+
+
+def _range(value: float | None, interval: Sequence[float | None] | None, digits: int = 3) -> str:
+    """A figure with its 95 % interval, .412 (.406, .418)."""
+    if value is None or not math.isfinite(value):
+        return "-"
+    shown = f"{value:.{digits}f}"
+    if not interval or any(edge is None or not math.isfinite(edge) for edge in interval):
+        return shown
+    low, high = interval
+    return f"{shown} ({low:.{digits}f}, {high:.{digits}f})"
+
+
+def _of(figures: dict[str, Any], metric: str, digits: int = 3) -> str:
+    return _range(figures.get(metric), (figures.get("intervals") or {}).get(metric), digits)
+
+
+def _retrieval(context: typer.Context, stage: dict[str, Any]) -> None:
+    ks = stage["ks"]
+    rows = [
+        (
+            name,
+            *(_of(source, f"recall@{k}") for k in ks),
+            _of(source, "unique"),
+            _of(source, "cold_recall"),
+            (source.get("ms") or {}).get("p50"),
+        )
+        for name, source in [*stage["sources"].items(), ("all together", stage["merged"])]
+    ]
+    table(
+        context,
+        ["source", *(f"recall@{k}" for k in ks), "only here", "new items", "ms"],
+        rows,
+        f"Retrieval: {stage['wanted']:,} items that {stage['requests']:,} users engaged with later, "
+        f"{stage['cold_wanted']:,} of them new, {stage['reachable']:.1%} of them among the "
+        f"{stage['corpus']:,.0f} that could be shown",
+    )
+
+
+def _lightweight(context: typer.Context, stage: dict[str, Any]) -> None:
+    names = {
+        "recall": "recall of the heavy top 10",
+        "utility_regret": "utility regret",
+        "slate_regret": "slate regret",
+        "kendall_tau": "Kendall tau",
+    }
+    table(
+        context,
+        ["lightweight ranker", "value (95 %)"],
+        [(name, _of(stage, key, 4)) for key, name in names.items()],
+        f"{stage['requests']:,} requests, {stage['candidates']:,.0f} candidates cut to {stage['kept']:,.0f}",
+    )
+
+
+def _engagement(context: typer.Context, stage: dict[str, Any]) -> None:
+    rows = []
+    for name, head in stage["heads"].items():
+        truth = head.get("truth") or {}
+        rows.append(
+            (
+                name,
+                _of(head, "auc"),
+                head["popularity"].get("auc"),
+                truth.get("auc"),
+                _of(head, "ne"),
+                truth.get("ne"),
+                _of(head, "calibration"),
+                head.get("ece"),
+                head["rows"],
+                head["positives"],
+            )
+        )
+    known = any(row[3] is not None for row in rows)
+    columns = ["head", "AUC", "popular", "true", "NE", "true", "calibration", "ECE", "rows", "positives"]
+    if not known:
+        rows = [(*row[:3], *row[4:5], *row[6:]) for row in rows]
+        columns = [*columns[:3], "NE", *columns[6:]]
+    table(context, columns, rows, f"Engagement {stage['run_id']} on the test split")
+
+
+def _funnel(context: typer.Context, stage: dict[str, Any]) -> None:
+    orders = {
+        "ndcg@10": "final utility",
+        "ndcg@10_logged": "as it was shown",
+        "ndcg@10_popularity": "popularity",
+        "ndcg@10_truth": "true utility",
+    }
+    table(
+        context,
+        ["order of logged slates", "NDCG@10"],
+        [(name, _of(stage, key)) for key, name in orders.items() if stage.get(key) is not None],
+        f"{stage['slates']:,} logged slates with engagement",
+    )
+    flow = " -> ".join(f"{entry['candidates']:,.0f} {entry['stage']}" for entry in stage.get("stages") or [])
+    table(
+        context,
+        ["stage", "p50 ms", "p99 ms"],
+        [(name, at["p50"], at["p99"]) for name, at in (stage.get("latency_ms") or {}).items()],
+        f"{stage['requests']:,} requests: {flow}",
+    )

@@ -1,0 +1,81 @@
+"""Recall of sources from lists written by hand."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+
+from adstool.evaluation.retrieval import judge, quantiles
+from adstool.evaluation.visits import Wanted
+from adstool.funnel.sources import SOURCES, Found
+
+
+def _found(positions: list[int]) -> Found:
+    return Found(np.array(positions, dtype=np.int64), np.zeros(len(positions), dtype=np.float32))
+
+
+def _wanted(positions: list[int], new: list[bool]) -> Wanted:
+    return Wanted(np.array(positions, dtype=np.int64), np.array(new, dtype=bool))
+
+
+@pytest.fixture
+def stage(make_evaluation: Any) -> dict[str, Any]:
+    assert list(SOURCES) == ["two_tower", "clip", "popular", "fresh"]
+    tower = list(range(100, 160))
+    found = [
+        {
+            "two_tower": _found([1, 2, *tower]),
+            "clip": _found([2, 3]),
+            "popular": _found([50]),
+            "fresh": _found([7]),
+        },
+        {
+            "two_tower": _found([*tower, 9]),
+            "clip": _found([]),
+            "popular": _found([50, 4]),
+            "fresh": _found([7, 8]),
+        },
+    ]
+    wanted = [_wanted([1, 3, 50, 999], [False, True, False, True]), _wanted([9, 8], [False, True])]
+    times = {name: [1.0, 3.0] for name in SOURCES}
+    return judge(found, wanted, times, 80.0, make_evaluation())
+
+
+def test_recall_counts_every_wanted_item_once(stage: dict[str, Any]) -> None:
+    sources = stage["sources"]
+    assert stage["wanted"] == 6
+    assert stage["ks"] == [10, 50]  # 100 would take in the whole corpus of 80
+    assert sources["two_tower"]["recall@10"] == pytest.approx(1 / 6)  # item 9 is 61st
+    assert sources["clip"]["recall@10"] == pytest.approx(1 / 6)
+    assert sources["popular"]["recall@50"] == pytest.approx(1 / 6)
+    assert sources["fresh"]["recall@10"] == pytest.approx(1 / 6)
+    assert sources["two_tower"]["candidates"] == pytest.approx((62 + 61) / 2)
+    assert sources["popular"]["ms"]["p50"] == 2.0
+
+
+def test_unique_and_new_items(stage: dict[str, Any]) -> None:
+    sources = stage["sources"]
+    # Nobody else had 1, 3, 50 or 8; item 2 was wanted by nobody.
+    assert [sources[name]["unique"] for name in SOURCES] == [pytest.approx(1 / 6)] * 4
+    assert stage["cold_wanted"] == 3
+    assert sources["clip"]["cold_recall"] == pytest.approx(1 / 3)
+    assert sources["two_tower"]["cold_recall"] == 0.0
+    assert stage["merged"]["cold_recall"] == pytest.approx(2 / 3)
+
+
+def test_all_together_keep_to_the_number_of_candidates(stage: dict[str, Any]) -> None:
+    # Ten candidates: two from each source that has them, the rest from the towers: 1, 3, 50 and 8 are inside.
+    assert stage["merged"]["recall@10"] == pytest.approx(4 / 6)
+    assert stage["merged"]["candidates"] == 50
+    low, high = stage["merged"]["intervals"]["recall@10"]
+    assert low <= 4 / 6 <= high
+
+
+def test_nothing_wanted_gives_no_figure(make_evaluation: Any) -> None:
+    found = [{name: _found([1]) for name in SOURCES}]
+    stage = judge(found, [_wanted([], [])], {name: [] for name in SOURCES}, 5.0, make_evaluation())
+    assert stage["wanted"] == 0
+    assert stage["merged"]["recall@2"] is None
+    assert quantiles([]) == {}
