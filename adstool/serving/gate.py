@@ -131,10 +131,12 @@ def _judge_probabilities(
     names: tuple[str, ...],
 ) -> dict[str, Any]:
     """ΔNE (relative), Δcalibration (of the predicted sums) and the overlap of the better half by request."""
-    full, small = (
-        np.concatenate([p(dataset.batch(part)) for part in np.array_split(rows, max(len(rows) // 4096, 1))])
-        for p in predict
-    )
+    scored: list[list[np.ndarray]] = [[], []]
+    for part in np.array_split(rows, max(len(rows) // 4096, 1)):
+        inputs = dataset.batch(part)
+        for which, call in enumerate(predict):
+            scored[which].append(call(inputs))
+    full, small = (np.concatenate(parts) for parts in scored)
     labels = np.asarray(dataset.labels[rows])
     heads: dict[str, dict[str, Any]] = {}
     for column, name in enumerate(names):
