@@ -1,4 +1,4 @@
--- Grain: a good row of the stage. Columns: row, key, is_new (the key was in no earlier row and not in the
+-- Grain: a row of the stage. Columns: row, key, is_new (the key was in no earlier row and not in the
 -- table), changed (new, or other content than before it), writes (the row that its key ends with, if anything
 -- about the key changed).
 create or replace temp table changes as
@@ -9,7 +9,6 @@ good as (
         {key} as key,
         row({columns}, attributes) as content
     from stage
-    where reason is null
 ),
 known as (
     select

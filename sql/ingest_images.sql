@@ -1,4 +1,4 @@
--- Grain: an image of good rows of the stage. Columns: image.
+-- Grain: an image of the stage. Columns: image.
 select distinct image
 from stage
-where image is not null and reason is null
+where image is not null

@@ -5,7 +5,6 @@ objects as (
     from read_json_objects(
         $path, format = 'newline_delimited', ignore_errors = true, compression = $compression
     )
-    where json_type(json) = 'OBJECT'
 ),
 final as (
     select distinct key

@@ -1,20 +1,19 @@
--- Grain: a refused row of the stage that is not among the rejects yet.
+-- Grain: a refused row of the file that is not among the rejects yet.
 insert into rejects (table_name, file, line, reason, row, rejected_at)
 with
-refused as (
+named as (
     select
         $table as table_name,
         $file as file,
         located.line,
-        coalesce(located.problem, stage.reason) as reason,
+        coalesce(located.problem, refused.reason) as reason,
         located.text as row
-    from stage
-    inner join located on located.row = stage.{row}
-    where stage.reason is not null
+    from refused
+    inner join located on located.row = refused.row
 ),
 final as (
     select *, now()::timestamp as rejected_at
-    from refused
+    from named
     anti join rejects using (table_name, file, line, reason, row)
     order by line
 )

@@ -1,5 +1,5 @@
--- Grain: a good row of the stage that has an image: its absolute path, or why it is refused.
+-- Grain: a row of the stage that has an image.
 update stage
-set image = found.resolved, reason = found.problem
+set image = found.resolved
 from resolved_images as found
-where stage.image = found.image and stage.reason is null
+where stage.image = found.image

@@ -46,8 +46,10 @@ class ImageFolder:
         return os.path.realpath(joined) if os.path.islink(joined) else joined
 
 
-def resolve_images(con: duckdb.DuckDBPyConnection, folder: Path) -> int:
-    """Make the images of the stage absolute and refuse rows whose image leaves `folder`; count the missing.
+def resolve_images(con: duckdb.DuckDBPyConnection, folder: Path, first: int) -> int:
+    """Make the images of the stage absolute and move rows whose image leaves `folder` to `refused`.
+
+    `first` is the rowid of the file's first record. Gives how many images do not exist.
 
     A picture that does not exist is no reason to refuse its row: embedding names it.
     """
@@ -64,6 +66,8 @@ def resolve_images(con: duckdb.DuckDBPyConnection, folder: Path) -> int:
     )
     con.register("resolved_images", table)
     try:
+        con.execute(load_sql("ingest_refused_images"), {"first": first})
+        con.execute(load_sql("ingest_remove_refused_images"))
         con.execute(load_sql("ingest_resolved_images"))
     finally:
         con.unregister("resolved_images")

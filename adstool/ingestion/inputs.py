@@ -3,13 +3,10 @@
 from __future__ import annotations
 
 import gzip
-import hashlib
 import os
 import re
 import shutil
-import stat
 import sys
-import threading
 import zlib
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -60,7 +57,7 @@ class Input:
     def open(self) -> Iterator[IO[bytes]]:
         """The decompressed bytes. Raises DataError when the compressed stream is damaged."""
         try:
-            with _open(self.path, self.compression) as handle:
+            with open_stream(self.path, self.compression) as handle:
                 yield handle
         except (EOFError, OSError, zlib.error) as error:
             raise damaged(self.name, error) from None
@@ -79,11 +76,15 @@ class Dialect:
 
 def damaged(name: str, error: BaseException) -> DataError:
     """The error of a file whose bytes do not make sense."""
-    text = str(error).splitlines()[0] if str(error) else type(error).__name__
     return DataError(
-        f"{name} is damaged or incomplete: {text}",
+        f"{name} is damaged or incomplete: {first_line(error)}",
         "Fetch the file again; nothing of it was loaded.",
     )
+
+
+def first_line(error: BaseException) -> str:
+    """What an error says, in one line."""
+    return str(error).splitlines()[0] if str(error) else type(error).__name__
 
 
 def find_inputs(paths: Sequence[str], table: str | None, kind: str | None, spool: Path) -> list[Input]:
@@ -241,7 +242,8 @@ def _alive(process: int) -> bool:
     return True
 
 
-def _open(path: Path, compression: str) -> Any:
+def open_stream(path: Path, compression: str) -> Any:
+    """The decompressed bytes of a file, as a binary stream."""
     if compression == "gzip":
         return gzip.open(path, "rb")
     if compression == "zstd":
@@ -249,44 +251,3 @@ def _open(path: Path, compression: str) -> Any:
 
         return pa.input_stream(str(path), compression="zstd", buffer_size=BLOCK)
     return open(path, "rb")
-
-
-class Checksum(threading.Thread):
-    """Hashes a file, and proves its compressed stream whole, while DuckDB reads it.
-
-    DuckDB takes a truncated zstd stream and a gzip stream with a wrong checksum for whole ones.
-    """
-
-    def __init__(self, source: Input, context: str) -> None:
-        super().__init__(daemon=True)
-        self._source = source
-        self._context = context
-        self._fingerprint = ""
-        self._error: BaseException | None = None
-
-    def run(self) -> None:
-        """Read the file once for its hash and, when compressed, once more for its integrity."""
-        try:
-            digest = hashlib.sha256(self._context.encode())
-            size = 0
-            with open(self._source.path, "rb") as handle:
-                while block := handle.read(BLOCK):
-                    digest.update(block)
-                    size += len(block)
-            self._fingerprint = f"{size}-{digest.hexdigest()[:40]}"
-            if self._source.compression != "none":
-                with _open(self._source.path, self._source.compression) as handle:
-                    while handle.read(BLOCK):
-                        pass
-        except (EOFError, OSError, zlib.error) as error:
-            self._error = error
-
-    def result(self) -> str:
-        """The fingerprint. Raises DataError when the file is damaged or changed while it was read."""
-        self.join()
-        if self._error is not None:
-            raise damaged(self._source.name, self._error)
-        size = os.stat(self._source.path)[stat.ST_SIZE]
-        if not self._fingerprint.startswith(f"{size}-"):
-            raise DataError(f"{self._source.name} changed while it was read.", "Ingest it when it is whole.")
-        return self._fingerprint

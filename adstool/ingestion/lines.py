@@ -35,16 +35,17 @@ class RowsDisagree(Exception):
 
 
 def locate(
-    source: Input, dialect: Dialect, rows: np.ndarray[Any, Any], total: int
+    source: Input, dialect: Dialect, rows: np.ndarray[Any, Any], total: int | None, *, explain: bool = False
 ) -> Iterator[pa.RecordBatch]:
-    """Batches (row, line, text, problem: null) of the records `rows` (int64, ascending, from 0).
+    """Batches (row, line, text, problem) of the records `rows` (int64, ascending, from 0).
 
     The file is jsonl or csv; `line` is the first physical line of the record, from 1. Raises RowsDisagree
-    when the file does not have `total` records.
+    when the file does not have `total` records. `problem` is null, but with `explain` says why a line of a
+    jsonl file is no JSON object.
     """
     wanted = iter(rows.tolist())
     following = next(wanted, -1)
-    found: list[tuple[int, int, str]] = []
+    found: list[tuple[int, int, str, str | None]] = []
     count = -1
     with source.open() as handle:
         records = _lines(handle) if source.format == "jsonl" else _csv_records(handle, dialect)
@@ -52,12 +53,13 @@ def locate(
             count += 1
             if count != following:
                 continue
-            found.append((count, line, _text(raw, dialect.encoding)))
+            problem = _object(raw)[1] if explain else None
+            found.append((count, line, _text(raw, dialect.encoding), problem))
             following = next(wanted, -1)
             if len(found) == BATCH:
                 yield _located(found)
                 found = []
-    if count + 1 != total:
+    if total is not None and count + 1 != total:
         raise RowsDisagree(source.name)
     yield _located(found)
 
@@ -72,16 +74,16 @@ def locate_in_parquet(
     query = "ingest_converted_rows" if copy else "ingest_parquet_rows"
     con.register("wanted_rows", pa.table({"row": rows}))
     try:
-        found = con.execute(load_sql(query), {"path": source.pattern}).to_arrow_table()
+        found = con.sql(load_sql(query), params={"path": source.pattern}).to_arrow_table()
     finally:
         con.unregister("wanted_rows")
     yield from found.cast(LOCATED).to_batches(BATCH)
 
 
-def _located(found: list[tuple[int, int, str]]) -> pa.RecordBatch:
-    rows, lines, texts = zip(*found, strict=True) if found else ((), (), ())
-    arrays = [pa.array(rows, pa.int64()), pa.array(lines, pa.int64()), pa.array(texts, pa.string())]
-    return pa.RecordBatch.from_arrays([*arrays, pa.nulls(len(found), pa.string())], schema=LOCATED)
+def _located(found: list[tuple[int, int, str, str | None]]) -> pa.RecordBatch:
+    columns = list(zip(*found, strict=True)) if found else [()] * len(LOCATED)
+    arrays = [pa.array(values, field.type) for values, field in zip(columns, LOCATED, strict=True)]
+    return pa.RecordBatch.from_arrays(arrays, schema=LOCATED)
 
 
 def _text(raw: bytes, encoding: str) -> str:
@@ -154,19 +156,27 @@ Parsed = tuple[list[str | None] | None, str | None, int, bytes]
 
 def _parsed_objects(handle: Any) -> Iterator[Parsed]:
     for number, raw in _lines(handle):
-        line = raw.removeprefix(b"\xef\xbb\xbf") if number == 1 else raw
-        problem = None
-        try:
-            text = line.decode("utf-8")
-            if len(raw) > LONGEST_LINE:
-                problem = f"longer than {LONGEST_LINE:,} bytes"
-            elif not isinstance(json.loads(text), dict):
-                problem = "not a JSON object"
-        except UnicodeDecodeError:
-            problem = "not valid UTF-8"
-        except (ValueError, RecursionError):
-            problem = "not valid JSON"
-        yield ([text] if problem is None else None), problem, number, raw
+        text, problem = _object(raw.removeprefix(b"\xef\xbb\xbf") if number == 1 else raw)
+        yield (None if text is None else [text]), problem, number, raw
+
+
+def _object(raw: bytes) -> tuple[str | None, str | None]:
+    """The text of a line that is a JSON object, or why it is none."""
+    if len(raw) > LONGEST_LINE:
+        return None, f"longer than {LONGEST_LINE:,} bytes"
+    try:
+        text = raw.decode("utf-8")
+        if isinstance(json.loads(text, parse_constant=_no_constant), dict):
+            return text, None
+    except UnicodeDecodeError:
+        return None, "not valid UTF-8"
+    except (ValueError, RecursionError):
+        return None, "not valid JSON"
+    return None, "not a JSON object"
+
+
+def _no_constant(name: str) -> None:
+    raise ValueError(name)  # NaN and Infinity are Python's own additions to JSON
 
 
 def _parsed_csv(handle: Any, dialect: Dialect) -> Iterator[Parsed]:

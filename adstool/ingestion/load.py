@@ -1,9 +1,8 @@
-"""One file into its table, whole or not at all: stage, refuse, deduplicate, insert, record."""
+"""One file into its table, whole or not at all: append, refuse, deduplicate, record."""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -13,12 +12,13 @@ import numpy as np
 import pyarrow as pa
 
 from adstool.errors import AdstoolError, DataError
+from adstool.ingestion.checksum import Checksum
 from adstool.ingestion.images import resolve_images
-from adstool.ingestion.inputs import Checksum, Dialect, Input, damaged
-from adstool.ingestion.lines import LOCATED, RowsDisagree, convert, locate, locate_in_parquet
-from adstool.ingestion.readers import read_relation
+from adstool.ingestion.inputs import Dialect, Input, damaged, first_line
+from adstool.ingestion.lines import RowsDisagree, convert, locate, locate_in_parquet
+from adstool.ingestion.readers import other_keys, read_relation
 from adstool.ingestion.sources.base import Feed, feed_relation
-from adstool.ingestion.validation import Relation, stage_sql
+from adstool.ingestion.validation import Relation, fill_sql
 from adstool.progress import log
 from adstool.warehouse import load_sql
 from adstool.warehouse.schema import TABLES, Table
@@ -66,44 +66,159 @@ class Job:
 
 
 def load(con: duckdb.DuckDBPyConnection, job: Job) -> Counts:
-    """Load one file in one transaction. Raises DataError, with nothing of the file loaded, when it is damaged
-    as a whole, and with `abort` also when one of its rows is refused."""
-    table = TABLES[job.source.table]
+    """Load one file in one transaction.
+
+    Raises DataError, with nothing of the file loaded, when it is damaged as a whole, lacks a required column,
+    or, with `abort`, has a row that is refused.
+    """
     checksum = Checksum(job.source, job.context)
     checksum.start()
-    if not table.updates and (known := _loaded_before(con, job, checksum)) is not None:
-        log.info("%s was loaded before: nothing to do.", job.source.name)
-        return known
-    try:
-        row = _prepare(con, job, table)
-    except duckdb.OutOfMemoryException as error:
-        raise AdstoolError(
-            f"{job.source.name} needs more memory than warehouse.memory_limit allows: {_first(error)}",
-            "Raise warehouse.memory_limit in adstool.toml.",
-        ) from None
-    except duckdb.Error as error:
-        checksum.result()  # a damaged stream explains the failure better than DuckDB does
-        raise damaged(job.source.name, error) from None
-    fingerprint = checksum.result()
-    read, rejected = con.execute("select count(*), count(reason) from stage").fetchall()[0]
-    if rejected and job.abort:
-        raise _first_refusal(con, job, row, rejected)
-    if job.dry_run:
-        inserted, updated = _write(con, table, f"dry_{table.name}", f"known_{table.name}")
-        return Counts(read, inserted, read - inserted - rejected, rejected, updated)
+    if not TABLES[job.source.table].updates and not job.dry_run:
+        known = _loaded_before(con, job, checksum)
+        if known is not None:
+            log.info("%s was loaded before: nothing to do.", job.source.name)
+            return known
+    copy: Input | None = None
+    if job.source.format == "jsonl" and job.source.byte_order_mark:
+        copy = _converted(con, job)
+    whole = False
+    while True:
+        try:
+            return _transaction(con, job, checksum, copy, whole)
+        except OtherKeys as found:
+            log.debug("%s: %s go to attributes.", job.source.name, found)
+            whole = True
+        except duckdb.OutOfMemoryException as error:
+            raise _too_big(job, error) from None
+        except (duckdb.Error, RowsDisagree) as error:
+            checksum.fingerprint()  # a damaged stream explains the failure better than DuckDB does
+            if job.source.format == "parquet" or copy is not None:
+                raise damaged(job.source.name, error) from None
+            log.debug("%s is read line by line: %s", job.source.name, first_line(error))
+            copy = _converted(con, job)
+
+
+class OtherKeys(Exception):
+    """A jsonl file has keys beyond the table's columns, though its first lines have none."""
+
+
+def _converted(con: duckdb.DuckDBPyConnection, job: Job) -> Input:
+    job.spool.mkdir(parents=True, exist_ok=True)
+    return convert(job.source, _relation(con, job, None, True)[1], job.spool / "converted.parquet")
+
+
+def _transaction(
+    con: duckdb.DuckDBPyConnection, job: Job, checksum: Checksum, copy: Input | None, whole: bool
+) -> Counts:
     con.execute("begin")
     try:
-        if rejected:
-            named = {"table": table.name, "file": job.source.name}
-            con.execute(load_sql("ingest_rejects").format(row=row), named)
-        inserted, updated = _write(con, table, table.name, table.name)
-        counts = Counts(read, inserted, read - inserted - rejected, rejected, updated)
-        con.execute(load_sql("ingest_file"), _file_row(job, fingerprint, counts))
+        counts = _take(con, job, checksum, copy, whole)
+        fingerprint = checksum.fingerprint()
+        if not job.dry_run:
+            con.execute(load_sql("ingest_file"), _file_row(job, fingerprint, counts))
         con.execute("commit")
     except BaseException:
         con.execute("rollback")
         raise
     return counts
+
+
+def _take(
+    con: duckdb.DuckDBPyConnection, job: Job, checksum: Checksum, copy: Input | None, whole: bool
+) -> Counts:
+    """Everything that happens to a file inside its transaction.
+
+    The rows of a log go straight into its table, and those that do not belong there are taken out again:
+    that is the cheaper order, because most rows of most files belong there. Catalogues go through a stage.
+    """
+    table = TABLES[job.source.table]
+    target = f"dry_{table.name}" if job.dry_run else table.name
+    names = {
+        "table": table.name,
+        "key": table.key,
+        "columns": ", ".join(table.names),
+        "target": target,
+        "destination": "stage" if table.updates else target,
+        "existing": f"known_{table.name}" if job.dry_run else table.name,
+    }
+    relation, dialect = _relation(con, job, copy, whole)
+    read, first = _fill(con, table, relation, names["destination"])
+    if relation.keys:
+        _check_keys(con, job, checksum, table, relation, names["destination"], first)
+    con.execute(load_sql("ingest_refused").format(**names), {"first": first})
+    if _scalar(con, "select count(*) from refused"):
+        con.execute(load_sql("ingest_remove_refused").format(**names), {"first": first})
+    if any(column.type == "image" for column in table.columns):
+        missing = resolve_images(con, job.images or job.source.folder, first)
+        if missing:
+            log.warning("%s: %d of its images do not exist.", job.source.name, missing)
+    rejected = _scalar(con, "select count(*) from refused")
+    if rejected:
+        _locate(con, job, relation, dialect, copy, read)
+        if job.abort:
+            raise _first_refusal(con, job, rejected)
+        if not job.dry_run:
+            con.execute(load_sql("ingest_rejects"), {"table": table.name, "file": job.source.name})
+    if table.updates:
+        inserted, updated = _change_catalogue(con, names)
+    else:
+        inserted, updated = read - rejected - _drop_repeats(con, job, names, first), 0
+    return Counts(read, inserted, read - inserted - rejected, rejected, updated)
+
+
+def _fill(
+    con: duckdb.DuckDBPyConnection, table: Table, relation: Relation, destination: str
+) -> tuple[int, int]:
+    """Append the file to `destination`: how many rows, and the rowid of the first."""
+    if table.updates:
+        con.execute(f"create or replace temp table stage as from {table.name} limit 0")
+    last = _scalar(con, f"select coalesce(max(rowid), -1) from {destination}")
+    read = _scalar(con, fill_sql(table, relation, destination), relation.parameters)
+    # Rows of the open transaction are numbered from elsewhere, but in the order of the file.
+    first = f"select coalesce(min(rowid), 0) from {destination} where rowid > $last"
+    return read, _scalar(con, first, {"last": last})
+
+
+def _check_keys(
+    con: duckdb.DuckDBPyConnection,
+    job: Job,
+    checksum: Checksum,
+    table: Table,
+    relation: Relation,
+    destination: str,
+    first: int,
+) -> None:
+    """Raise OtherKeys when objects have keys besides those read; mostly, counting shows they have not."""
+    values = " + ".join(f"count({name})" for name in table.names)
+    found = _scalar(con, f"select {values} from {destination} where rowid >= $first", {"first": first})
+    if checksum.keys() != found and (others := other_keys(con, job.source, relation.keys)):
+        raise OtherKeys(", ".join(others[:20]))
+
+
+def _scalar(con: duckdb.DuckDBPyConnection, sql: str, parameters: dict[str, Any] | None = None) -> int:
+    return int(con.execute(sql, parameters or {}).fetchall()[0][0])
+
+
+def _drop_repeats(con: duckdb.DuckDBPyConnection, job: Job, names: dict[str, str], first: int) -> int:
+    """Take out the appended rows whose key was there before, in the table or in the file: how many."""
+    known = f"select {names['key']} as key from {names['target']} where rowid < $first"
+    if job.dry_run:
+        known += f" union all select {names['key']} as key from {names['table']}"
+    con.execute(load_sql("ingest_log_doubled").format(**names), {"first": first})
+    con.execute(load_sql("ingest_log_repeats").format(known=known, **names), {"first": first})
+    repeated = _scalar(con, "select count(*) from repeats")
+    if repeated:
+        con.execute(load_sql("ingest_log_remove_repeats").format(**names), {"first": first})
+    return repeated
+
+
+def _change_catalogue(con: duckdb.DuckDBPyConnection, names: dict[str, str]) -> tuple[int, int]:
+    """Bring what is new or different in the stage to the catalogue: (inserted, of them updates)."""
+    con.execute(load_sql("ingest_catalog_changes").format(**names))
+    con.execute(load_sql("ingest_catalog_delete").format(**names))
+    con.execute(load_sql("ingest_catalog_insert").format(**names))
+    changed, new = con.execute(load_sql("ingest_catalog_counts")).fetchall()[0]
+    return int(changed), int(changed) - int(new)
 
 
 def _loaded_before(con: duckdb.DuckDBPyConnection, job: Job, checksum: Checksum) -> Counts | None:
@@ -115,115 +230,62 @@ def _loaded_before(con: duckdb.DuckDBPyConnection, job: Job, checksum: Checksum)
     ).fetchall()
     if not candidates:
         return None
-    fingerprint = checksum.result()
+    fingerprint = checksum.fingerprint()
     for known, read, rejected in candidates:
         if known == fingerprint:
             return Counts(read=read, duplicate=read - rejected, rejected=rejected)
     return None
 
 
-def _prepare(con: duckdb.DuckDBPyConnection, job: Job, table: Table) -> str:
-    """Fill `stage` with the file and `located` with its refused rows; the name of the stage's row number.
-
-    A text file that DuckDB cannot read, or whose records it counts otherwise than we do, is converted first.
-    """
-    if job.source.format == "parquet" or not job.source.byte_order_mark or job.source.format == "csv":
-        try:
-            relation, dialect = _relation(con, job, None)
-            return _stage(con, job, table, relation, dialect, None)
-        except duckdb.OutOfMemoryException:
-            raise
-        except (duckdb.Error, RowsDisagree) as error:
-            if job.source.format == "parquet":
-                raise
-            log.debug("%s is read line by line: %s", job.source.name, _first(error))
-    dialect = _relation(con, job, None)[1]
-    job.spool.mkdir(parents=True, exist_ok=True)
-    copy = convert(job.source, dialect, job.spool / "converted.parquet")
-    relation, dialect = _relation(con, job, copy)
-    return _stage(con, job, table, relation, dialect, copy)
-
-
-def _relation(con: duckdb.DuckDBPyConnection, job: Job, copy: Input | None) -> tuple[Relation, Dialect]:
+def _relation(
+    con: duckdb.DuckDBPyConnection, job: Job, copy: Input | None, whole: bool
+) -> tuple[Relation, Dialect]:
     if job.feed is not None:
         return feed_relation(con, job.source, job.feed, copy)
-    return read_relation(con, job.source, job.mapping, copy)
+    return read_relation(con, job.source, job.mapping, copy, whole)
 
 
-def _stage(
+def _locate(
     con: duckdb.DuckDBPyConnection,
     job: Job,
-    table: Table,
     relation: Relation,
     dialect: Dialect,
     copy: Input | None,
-) -> str:
-    con.execute(stage_sql(table, relation), relation.parameters)
-    if any(column.type == "image" for column in table.columns):
-        missing = resolve_images(con, job.images or job.source.folder)
-        if missing:
-            log.warning("%s: %d of its images do not exist.", job.source.name, missing)
-    row = "_row" if relation.numbered else "rowid"
-    refused = con.execute(load_sql("ingest_refused_rows").format(row=row)).fetchnumpy()["row"]
-    rows: np.ndarray[Any, Any] = np.asarray(refused, dtype=np.int64)
-    con.register("nothing_located", pa.Table.from_batches([], schema=LOCATED))
-    con.execute("create or replace temp table located as select * from nothing_located")
-    con.unregister("nothing_located")
-    for batch in _find(con, job, relation, dialect, copy, rows):
+    read: int,
+) -> None:
+    """Fill `located` with line and text of every refused record."""
+    found = con.execute(load_sql("ingest_refused_rows")).fetchnumpy()["row"]
+    rows: np.ndarray[Any, Any] = np.asarray(found, dtype=np.int64)
+    if copy is not None:
+        batches = locate_in_parquet(con, copy, rows, copy=True)
+    elif job.source.format == "parquet":
+        batches = locate_in_parquet(con, job.source, rows, copy=False)
+    else:
+        # A record of a public format may have become several rows, so their number says nothing.
+        total = None if relation.numbered else read
+        batches = locate(job.source, dialect, rows, total, explain=bool(relation.keys))
+    con.execute(
+        "create or replace temp table located (row bigint, line bigint, text varchar, problem varchar)"
+    )
+    for batch in batches:
         con.register("located_batch", pa.Table.from_batches([batch]))
         con.execute("insert into located select * from located_batch")
         con.unregister("located_batch")
-    return row
 
 
-def _find(
-    con: duckdb.DuckDBPyConnection,
-    job: Job,
-    relation: Relation,
-    dialect: Dialect,
-    copy: Input | None,
-    rows: np.ndarray[Any, Any],
-) -> Iterator[pa.RecordBatch]:
-    if not len(rows):
-        return
-    if copy is not None:
-        yield from locate_in_parquet(con, copy, rows, copy=True)
-    elif job.source.format == "parquet":
-        yield from locate_in_parquet(con, job.source, rows, copy=False)
-    else:
-        # A record of a public format may have become several rows: they bear its number.
-        count = "max(_row) + 1" if relation.numbered else "count(*)"
-        total = con.execute(f"select {count} from stage").fetchall()[0][0]
-        yield from locate(job.source, dialect, rows, total)
-
-
-def _first_refusal(con: duckdb.DuckDBPyConnection, job: Job, row: str, rejected: int) -> DataError:
-    line, reason = con.execute(load_sql("ingest_first_refusal").format(row=row)).fetchall()[0]
+def _first_refusal(con: duckdb.DuckDBPyConnection, job: Job, rejected: int) -> DataError:
+    line, reason = con.execute(load_sql("ingest_first_refusal")).fetchall()[0]
     return DataError(
         f"{job.source.name}:{line}: {reason} ({rejected:,} such rows in the file).",
         "Mend the file, or leave out --on-error abort: refused rows are then kept in rejects.",
     )
 
 
-def _write(con: duckdb.DuckDBPyConnection, table: Table, target: str, existing: str) -> tuple[int, int]:
-    """The good rows of the stage into `target`, given what `existing` holds: (inserted, of them updates)."""
-    names = {
-        "key": table.key,
-        "columns": ", ".join(table.names),
-        "target": target,
-        "existing": existing,
-    }
-    if not table.updates:
-        con.execute(load_sql("ingest_log_repeated").format(**names))
-        inserted = con.execute(load_sql("ingest_log_insert").format(**names)).fetchall()[0][0]
-        return int(inserted), 0
-    con.execute(load_sql("ingest_catalog_changes").format(**names))
-    con.execute(load_sql("ingest_catalog_delete").format(**names))
-    con.execute(load_sql("ingest_catalog_insert").format(**names))
-    changed, new = con.execute(
-        "select count(*) filter (changed), count(*) filter (is_new) from changes"
-    ).fetchall()[0]
-    return int(changed), int(changed) - int(new)
+def _too_big(job: Job, error: Exception) -> AdstoolError:
+    return AdstoolError(
+        f"{job.source.name} needs more memory than warehouse.memory_limit allows: {first_line(error)}",
+        "Raise warehouse.memory_limit in adstool.toml.",
+    )
 
 
 def _file_row(job: Job, fingerprint: str, counts: Counts) -> dict[str, Any]:
@@ -236,7 +298,3 @@ def _file_row(job: Job, fingerprint: str, counts: Counts) -> dict[str, Any]:
         "duplicate": counts.duplicate,
         "rejected": counts.rejected,
     }
-
-
-def _first(error: Exception) -> str:
-    return str(error).splitlines()[0] if str(error) else type(error).__name__

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from adstool.warehouse import load_sql
 from adstool.warehouse.schema import SQL_TYPES, Column, Table
 
 EARLIEST, LATEST = "1900-01-01", "2200-01-01"
@@ -22,19 +23,22 @@ class Relation:
 
     `columns` maps those it has to what DuckDB knows of them: text, number or time. `attributes` and
     `problem` (why a row cannot be used at all, or null) are always among its columns; `_row` (the number of
-    the record in the file, from 0) only with `numbered`.
+    the record in the file, from 0) only with `numbered`. With `keys`, JSON objects are read for these keys
+    only: other keys would be lost, and a line that is no object comes as a row of nulls.
     """
 
     sql: str
     columns: Mapping[str, str]
     parameters: dict[str, Any] = field(default_factory=dict)
     numbered: bool = False
+    keys: tuple[str, ...] = ()
 
 
-def stage_sql(table: Table, relation: Relation) -> str:
-    """The statement that reads a relation into the temporary table `stage`, in the order of the file.
+def fill_sql(table: Table, relation: Relation, destination: str) -> str:
+    """The statement that appends a relation to `destination`, typed, in the order of the file.
 
-    Columns: those of `table`, typed; attributes; reason (null: the row is good); _row with `numbered`.
+    A refused row comes too, so that row numbers stay those of the file: with a null key, and in attributes
+    the reason of its refusal (and the record's number, with `numbered`).
     """
     typed = ",\n        ".join(
         f"{_typed(column, relation.columns.get(column.name))} as {column.name}" for column in table.columns
@@ -42,28 +46,20 @@ def stage_sql(table: Table, relation: Relation) -> str:
     raw = ",\n        ".join(
         f"{name} as raw_{name}" for name in (c.name for c in table.columns if c.name in relation.columns)
     )
-    extra = ", _row" if relation.numbered else ""
-    return f"""create or replace temp table stage as
-with
-source as (
-{relation.sql}
-),
-typed as (
-    select
-        {typed},
-        {raw},
-        attributes,
-        problem{extra}
-    from source
-),
-final as (
-    select
-        {", ".join(table.names)},
-        attributes,
-        {_reason(table, relation)} as reason{extra}
-    from typed
-)
-select * from final"""
+    kept = ",\n    ".join(
+        f"case when reason is null then {name} end" if name == table.key else name for name in table.names
+    )
+    return load_sql("ingest_fill").format(
+        destination=destination,
+        names=", ".join(table.names),
+        source=relation.sql,
+        typed=typed,
+        raw=f"{raw}," if raw else "",
+        reason=_reason(table, relation),
+        kept=kept,
+        row="_row" if relation.numbered else "null",
+        number="_row," if relation.numbered else "",
+    )
 
 
 def _typed(column: Column, known_as: str | None) -> str:
@@ -84,15 +80,17 @@ def _time(name: str, known_as: str) -> str:
     """UTC from text with or without an offset, else from epoch seconds (below 1e11) or milliseconds."""
     if known_as == "time":
         return name
-    number = f"try_cast({name} as double)"
+    # In a lambda, or DuckDB would compute the number, which stands there several times, for every row.
     epoch = (
-        f"case when {number} < 0 then null"
-        f" when {number} < 1e11 then make_timestamp(try_cast(round({number} * 1e6) as bigint))"
-        f" when {number} < 1e14 then make_timestamp(try_cast(round({number} * 1e3) as bigint)) end"
+        f"list_transform([try_cast({name} as double)], lambda number: case"
+        " when number < 0 then null"
+        " when number < 1e11 then make_timestamp(try_cast(round(number * 1e6) as bigint))"
+        " when number < 1e14 then make_timestamp(try_cast(round(number * 1e3) as bigint)) end)[1]"
     )
     if known_as == "number":
         return epoch
-    return f"coalesce(try_cast({name} as timestamptz)::timestamp, {epoch})"
+    # Through epoch_us: the cast of a timestamptz to a timestamp asks the calendar of ICU, at 3 x the time.
+    return f"coalesce(make_timestamp(epoch_us(try_cast({name} as timestamptz))), {epoch})"
 
 
 def _reason(table: Table, relation: Relation) -> str:
