@@ -41,11 +41,11 @@ def demo(
     with as_file(files("adstool.sample_data").joinpath("world")) as world:
         lock = workspace.lock(settings.warehouse.lock_wait_seconds)
         with lock, open_warehouse(workspace, settings) as connection:
-            loaded = ingest(connection, workspace, [str(world)], IngestOptions()).to_json()
-    for table, counts in loaded["tables"].items():
-        say(context, f"  ingest {table:<15} {counts['inserted']:>9,} new, {counts['duplicate']:,} duplicate")
+            loaded = ingest(connection, workspace, [str(world)], IngestOptions())
+    for table, counts in loaded.tables.items():
+        say(context, f"  ingest {table:<15} {counts.inserted:>9,} new, {counts.duplicate:,} duplicate")
     payload = run_pipeline(context, workspace, settings)
-    payload = {**payload, "workspace": str(root), "tables": loaded["tables"]}
+    payload = {**payload, "workspace": str(root), "tables": loaded.to_json()["tables"]}
     payload["seconds"] = round(time.perf_counter() - clock, 2)
     if emit(context, payload):
         return
