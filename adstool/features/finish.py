@@ -27,7 +27,7 @@ def finish(
 
     singles: what the numerics of the spec are computed from, each [rows] or one number: user_tenure_days,
     user_engagements, item_age_hours, item_price, content_similarity, query_title_overlap, query_text_overlap,
-    query_tokens.
+    query_category_fit, query_tokens.
     """
     # Filled column by column: in Fortran order each is one contiguous run.
     out = np.empty((rows, len(spec.numeric_columns)), dtype=np.float32, order="F")

@@ -16,7 +16,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from adstool.errors import AdstoolError
-from adstool.features.text import TokenIndex
+from adstool.features.text import CategoryWords, TokenIndex
 from adstool.warehouse import load_sql
 
 NO_TIME = np.iinfo(np.int64).min  # a time that is not known
@@ -133,6 +133,11 @@ class ItemTable:
     def text_tokens(self) -> TokenIndex:
         """The words of title, description and category."""
         return TokenIndex.of([self.column(name) for name in ("title", "description", "category")])
+
+    @cached_property
+    def category_words(self) -> CategoryWords:
+        """Which categories the words of a query ask for."""
+        return CategoryWords.of(self.text_tokens, self.categories[0], len(self.categories[1]))
 
     def fingerprint(self) -> str:
         """A hash of the rows and of the vectors."""

@@ -37,6 +37,7 @@ def single_values(
         "content_similarity": np.where(similarity == 0.0, np.nan, similarity),  # exactly 0: one has no vector
         "query_title_overlap": items.title_tokens.overlap(queries, query, item_row),
         "query_text_overlap": items.text_tokens.overlap(queries, query, item_row),
+        "query_category_fit": items.category_words.fit(queries, query, items.categories[0][item_row]),
         "query_tokens": lengths[query],
     }
 

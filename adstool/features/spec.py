@@ -216,6 +216,7 @@ def _numerics(settings: Settings, corpus: str) -> tuple[Numeric, ...]:
         Numeric("content_similarity", "cross"),
         Numeric("query_title_overlap", "cross"),
         Numeric("query_text_overlap", "cross"),
+        Numeric("query_category_fit", "cross"),
         Numeric("query_tokens", "context", log=True),
     )
 

@@ -81,3 +81,53 @@ class TokenIndex:
             return np.zeros(len(pair), dtype=bool)
         place = np.minimum(np.searchsorted(self.pairs, pair), len(self.pairs) - 1)
         return np.asarray(self.pairs[place] == pair)
+
+
+@dataclass(frozen=True)
+class CategoryWords:
+    """How well the words of a query fit a category, learned from the texts of the catalogue alone.
+
+    Naive Bayes: log P(category | query) with P(word | category) the share of its items that hold the word,
+    smoothed. It says that "looking glass" asks for mirrors although no title holds the word mirror.
+    words: numbers of the words. evidence: float32 [words, C], ln P(word | category). prior: float32 [C].
+    """
+
+    words: dict[str, int]
+    evidence: np.ndarray
+    prior: np.ndarray
+
+    SMOOTHING = 0.1  # of an item, added to every word of every category
+    LEAST = -10.0  # log probabilities below this say no more
+
+    @classmethod
+    def of(cls, index: TokenIndex, category: np.ndarray, categories: int) -> CategoryWords:
+        """From the words of every item and its category number (-1 for none), int [rows]."""
+        numbers, rows = np.divmod(index.pairs, index.rows)
+        known = category[rows] >= 0 if len(rows) else np.zeros(0, dtype=bool)
+        evidence = np.full((len(index.words), categories), cls.SMOOTHING, dtype=np.float32)
+        np.add.at(evidence, (numbers[known], category[rows[known]]), np.float32(1.0))
+        size = np.bincount(category[category >= 0], minlength=categories)
+        evidence /= (size + 2 * cls.SMOOTHING).astype(np.float32)
+        np.log(evidence, out=evidence)  # in place: words times categories can be large
+        prior = np.log((size + cls.SMOOTHING) / (size.sum() + categories * cls.SMOOTHING))
+        return cls(index.words, evidence, prior.astype(np.float32))
+
+    def fit(self, queries: Sequence[tuple[str, ...]], query: np.ndarray, category: np.ndarray) -> np.ndarray:
+        """ln P(category[i] | queries[query[i]]), at least LEAST: float32 [n].
+
+        query: int [n], -1 for none; category: int [n], -1 for none. nan where either is missing or no word of
+        the query is in the catalogue.
+        """
+        result = np.full(len(query), np.nan, dtype=np.float32)
+        asked = np.flatnonzero((query >= 0) & (category >= 0))
+        distinct, which = np.unique(query[asked], return_inverse=True)
+        known = [[self.words[w] for w in queries[q] if w in self.words] for q in distinct.tolist()]
+        if not any(known):
+            return result
+        scores = np.stack([self.prior + self.evidence[words].sum(axis=0) for words in known])
+        top = scores.max(axis=1, keepdims=True)
+        scores -= top + np.log(np.exp(scores - top).sum(axis=1, keepdims=True))
+        found = np.maximum(scores[which, category[asked]], self.LEAST)
+        heard = np.asarray([bool(words) for words in known])[which]
+        result[asked] = np.where(heard, found, np.nan)
+        return result

@@ -16,7 +16,7 @@ from adstool.config import FeatureSettings, Settings
 from adstool.errors import AdstoolError
 from adstool.features.corpus import corpus_type
 from adstool.features.items import NO_TIME, ItemTable, build_items
-from adstool.features.text import TokenIndex, normalise, tokens
+from adstool.features.text import CategoryWords, TokenIndex, normalise, tokens
 
 
 def test_rows_are_found_by_id_and_type(built: Built) -> None:
@@ -131,3 +131,32 @@ def test_overlap_is_the_share_of_the_words_of_the_query(
 def test_words(text: str | None, words: tuple[str, ...]) -> None:
     assert tokens(text) == words
     assert normalise(text) == (" ".join(words) or None)
+
+
+def test_a_query_fits_the_category_whose_items_hold_its_words() -> None:
+    texts = ["red mug", "blue beaker", "beaker of glass", "looking glass", "wall mirror glass", "thing"]
+    category = np.asarray([0, 0, 0, 1, 1, -1])
+    fit = CategoryWords.of(TokenIndex.of([pa.array(texts)]), category, 2)
+    queries = [tokens(text) for text in ("Beaker", "looking glass", "unheard", "")]
+    rows = [(0, 0), (0, 1), (1, 1), (2, 0), (3, 0), (-1, 0), (0, -1)]
+    query, asked = (np.asarray(column) for column in zip(*rows, strict=True))
+    found = fit.fit(queries, query, asked)
+
+    def posterior(holding: list[list[int]], which: int) -> float:
+        """By hand: prior times the smoothed share of 3 and 2 items that hold each word."""
+        size, total = (3, 2), 5.2
+        weight = [(size[c] + 0.1) / total for c in (0, 1)]
+        for counts in holding:
+            weight = [w * (counts[c] + 0.1) / (size[c] + 0.2) for c, w in enumerate(weight)]
+        return float(np.log(weight[which] / sum(weight)))
+
+    beaker, looking_glass = [[2, 0]], [[0, 1], [1, 2]]
+    wanted = [posterior(beaker, 0), posterior(beaker, 1), posterior(looking_glass, 1)]
+    np.testing.assert_allclose(found[:3], wanted, rtol=1e-5)
+    assert np.isnan(found[3:]).all()
+    assert found[0] > np.log(0.9) > found[1]
+
+
+def test_without_categories_or_words_nothing_fits() -> None:
+    empty = CategoryWords.of(TokenIndex.of([pa.array([None, ""], type=pa.string())]), np.asarray([-1, -1]), 0)
+    assert np.isnan(empty.fit([("red",)], np.asarray([0, 0]), np.asarray([-1, -1]))).all()
