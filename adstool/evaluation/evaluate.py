@@ -12,7 +12,7 @@ from adstool.evaluation.context import Evaluation, NotReady
 from adstool.evaluation.engagement import evaluate_engagement
 from adstool.evaluation.funnel import evaluate_funnel
 from adstool.evaluation.lightweight import evaluate_lightweight
-from adstool.evaluation.results import write_results
+from adstool.evaluation.results import FORMAT, write_results
 from adstool.evaluation.retrieval import evaluate_retrieval
 from adstool.progress import log, track
 from adstool.workspace import Workspace
@@ -53,7 +53,7 @@ def evaluate(
     skipped: dict[str, str] = {}
     for name in track(chosen, "evaluate"):
         try:
-            found[name] = STAGES[name](evaluation)
+            found[name] = {"made_at": _now(), **STAGES[name](evaluation)}
         except NotReady as missing:
             if not optional:
                 raise
@@ -69,10 +69,15 @@ def evaluate(
         "synthetic": evaluation.truth_folder is not None,
         "skipped": skipped,
         "about": {
-            "made_at": datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ"),
+            "format": FORMAT,
+            "made_at": _now(),
             "bootstrap": settings.evaluation.bootstrap,
             "seed": evaluation.seed,
         },
     }
     write_results(ws, results, chosen)
     return results
+
+
+def _now() -> str:
+    return datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")

@@ -74,6 +74,13 @@ def _header(
     if not results:
         words = "Nothing has been evaluated yet: adstool run, or adstool evaluate once there are models."
         parts.append(f'<div class="notice">{text(words)}</div>')
+    run = ws.current_run("engagement")
+    measured = (results.get("engagement") or {}).get("run_id")
+    if run is not None and measured is not None and measured != run.name:
+        words = (
+            f"Figures are of engagement {measured}; {run.name} is in use now: adstool evaluate measures it."
+        )
+        parts.append(f'<div class="notice">{text(words)}</div>')
     for stage, reason in (results.get("skipped") or {}).items():
         parts.append(f'<div class="notice">{text(f"{stage} was not evaluated: {reason}")}</div>')
     return Html("".join(parts))

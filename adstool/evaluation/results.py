@@ -5,9 +5,11 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+from adstool.progress import log
 from adstool.workspace import Workspace, read_json, write_json
 
 NAME = "evaluation.json"
+FORMAT = 1  # raised when a stage's figures change their names or their meaning
 
 
 def results_path(ws: Workspace) -> Path:
@@ -16,14 +18,20 @@ def results_path(ws: Workspace) -> Path:
 
 
 def read_results(ws: Workspace) -> dict[str, Any]:
-    """The last results by stage; empty when nothing was evaluated."""
+    """The last results by stage; empty when nothing was evaluated, or by another version in another form."""
     path = results_path(ws)
-    return dict(read_json(path)) if path.is_file() else {}
+    if not path.is_file():
+        return {}
+    found = dict(read_json(path))
+    if (found.get("about") or {}).get("format") != FORMAT:
+        log.warning("%s was written by another version of adstool: adstool evaluate makes it again.", path)
+        return {}
+    return found
 
 
 def write_results(ws: Workspace, results: dict[str, Any], stages: list[str]) -> None:
     """Keep `results` of `stages`; those of other stages stay as they were. Written whole or not at all."""
-    kept = read_results(ws) if results_path(ws).is_file() else {}
+    kept = read_results(ws)
     skipped = {k: v for k, v in (kept.get("skipped") or {}).items() if k not in stages}
     for stage in stages:
         kept.pop(stage, None)
