@@ -30,7 +30,7 @@ EDGE_SAMPLE = 200_000  # rows that the quantile edges of numeric columns rest on
 
 # The first is the default: sized for tens of thousands of impressions. A preset is a row here.
 PRESETS: dict[str, dict[str, Any]] = {
-    "small": {"average": 0.99},
+    "small": {"average": 0.99, "cross_rank": 64},
     "base": {"hidden": (400, 400), "cross_layers": 3, "embedding_dim": 16},
     "dcnv2": {
         # The DCN-V2 that public CTR benchmarks train: 3 crosses beside an MLP of 400 x 3, 16 a field.
