@@ -10,7 +10,9 @@ final as (
     select
         scanned.file_row_number as row,
         scanned.file_row_number + 1 as line,
-        left(to_json(scanned)::varchar, 1048576) as text,
+        left(
+            json_merge_patch(to_json(scanned), '{"file_row_number": null}'::json)::varchar, 1048576
+        ) as text,
         null::varchar as problem
     from scanned
     semi join wanted_rows on wanted_rows.row = scanned.file_row_number

@@ -9,7 +9,7 @@ import shutil
 import sys
 import zlib
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any
@@ -218,18 +218,22 @@ def _spooled(text: str, table: str | None, kind: str | None, spool: Path) -> Inp
 
 @contextmanager
 def spool_folder(ws: Workspace) -> Iterator[Path]:
-    """A folder for copies of streams and of damaged files; gone at the end, also those of killed runs."""
+    """Where copies of streams and of damaged files may go; gone at the end, also those of killed runs.
+
+    The folder is made by who needs it: a run that copies nothing leaves no trace.
+    """
     parent = ws.cache / "ingest"
-    parent.mkdir(parents=True, exist_ok=True)
-    for old in parent.iterdir():
+    for old in parent.iterdir() if parent.is_dir() else ():
         if not old.name.isdigit() or not _alive(int(old.name)):
             shutil.rmtree(old, ignore_errors=True)
     folder = parent / str(os.getpid())
-    folder.mkdir(exist_ok=True)
     try:
         yield folder
     finally:
         shutil.rmtree(folder, ignore_errors=True)
+        with suppress(OSError):  # another run may be at work there
+            parent.rmdir()
+            ws.cache.rmdir()
 
 
 def _alive(process: int) -> bool:

@@ -166,17 +166,13 @@ def _object(raw: bytes) -> tuple[str | None, str | None]:
         return None, f"longer than {LONGEST_LINE:,} bytes"
     try:
         text = raw.decode("utf-8")
-        if isinstance(json.loads(text, parse_constant=_no_constant), dict):
+        if isinstance(json.loads(text), dict):
             return text, None
     except UnicodeDecodeError:
         return None, "not valid UTF-8"
     except (ValueError, RecursionError):
         return None, "not valid JSON"
     return None, "not a JSON object"
-
-
-def _no_constant(name: str) -> None:
-    raise ValueError(name)  # NaN and Infinity are Python's own additions to JSON
 
 
 def _parsed_csv(handle: Any, dialect: Dialect) -> Iterator[Parsed]:
@@ -225,7 +221,8 @@ def _record(raw: bytes, dialect: Dialect) -> tuple[list[str | None] | None, str 
     except UnicodeDecodeError:
         return None, "not valid UTF-8"
     except csv.Error as error:
-        return None, f"not valid csv: {error}"
+        open_quote = "unexpected end of data" in str(error)
+        return None, "a quote is opened and not closed" if open_quote else f"not valid csv: {error}"
     if len(rows) != 1 or len(rows[0]) != dialect.width:
         found = len(rows[0]) if rows else 0
         return None, f"{found} values where there should be {dialect.width}"

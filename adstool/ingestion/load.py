@@ -113,6 +113,8 @@ def _transaction(
     con.execute("begin")
     try:
         counts = _take(con, job, checksum, copy, whole)
+        if not counts.read:
+            log.warning("%s holds no rows.", job.source.name)
         fingerprint = checksum.fingerprint()
         if not job.dry_run:
             con.execute(load_sql("ingest_file"), _file_row(job, fingerprint, counts))

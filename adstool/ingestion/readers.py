@@ -76,22 +76,39 @@ def require(
     if not missing:
         return
     free = [name for name in header if name not in known and mapping.get(name) not in known]
-    pairs = {name: nearest(name, free) for name in missing}
+    pairs: dict[str, str | None] = {}
+    for name in missing:
+        pairs[name] = nearest(name, [key for key in free if key not in pairs.values()])
     likely = [f"--map {near}={name}" for name, near in pairs.items() if near]
     listed = ", ".join(sorted(free)[:20]) or "none"
     hint = f"Did you mean {' '.join(likely)}?" if likely else f"Name it with --map COLUMN={missing[0]}."
     renamed = [theirs for theirs, ours in mapping.items() if ours in missing]
     if renamed:
         hint = f"--map names '{renamed[0]}', which is not a column of the file. {hint}"
+    named = " and ".join(f"'{name}'" for name in missing)
     raise DataError(
-        f"{source.name} has no column '{missing[0]}', which {table.name} need.",
+        f"{source.name} has no column {named}, which {table.name} must have.",
         f"{hint} Its other columns: {listed}.",
     )
+
+
+# What others call our columns, where the names do not look alike.
+SYNONYMS = {
+    "ts": ("timestamp", "time", "datetime", "eventtime", "when", "date"),
+    "user_id": ("user", "uid", "customerid", "memberid"),
+    "action": ("eventtype", "event", "what", "type", "eventname"),
+    "item_type": ("type", "kind"),
+    "event_id": ("id", "uuid"),
+    "kind": ("type", "event"),
+}
 
 
 def nearest(name: str, candidates: Sequence[str]) -> str | None:
     """The candidate that looks most like `name`, letters' case and separators aside; None if none does."""
     plain = {_plain(candidate): candidate for candidate in candidates}
+    for synonym in SYNONYMS.get(name, ()):
+        if synonym in plain:
+            return plain[synonym]
     found = difflib.get_close_matches(_plain(name), list(plain), n=1, cutoff=0.55)
     return plain[found[0]] if found else None
 
