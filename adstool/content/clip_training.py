@@ -24,7 +24,7 @@ from adstool.config import Settings
 from adstool.content import clip_checkpoint
 from adstool.content.clip import ClipModel, load_folder
 from adstool.content.clip_checkpoint import ClipTrainOptions, start_model
-from adstool.content.clip_data import ClipData, draw_text, load_clip_data, true_of
+from adstool.content.clip_data import ClipData, batches_of, draw_text, load_clip_data, true_of
 from adstool.content.clip_metrics import category_names, clip_metrics
 from adstool.device import cpu_has_bf16
 from adstool.progress import bar, log
@@ -255,9 +255,9 @@ class _Loop:
 
     def _batches(self, epoch: int) -> Iterator[tuple[torch.Tensor, torch.Tensor, torch.Tensor]]:
         rng = np.random.default_rng((self.options.seed, epoch))
-        order = rng.permutation(self.data.splits["train"])
-        for start in range(0, self.steps * self.batch, self.batch):
-            rows = order[start : start + self.batch]
+        train = self.data.splits["train"]
+        categories = [self.data.pairs[row].category for row in train]
+        for rows in batches_of(train, categories, self.batch, rng):
             pairs = [self.data.pairs[row] for row in rows]
             texts = [draw_text(pair, rng) for pair in pairs]
             if self.options.views > 0:

@@ -12,7 +12,7 @@ import torch.nn.functional as F
 from hypothesis import given
 from hypothesis import strategies as st
 
-from adstool.content.clip_data import Pair, draw_text, item_text, split_of, true_of
+from adstool.content.clip_data import Pair, batches_of, draw_text, item_text, split_of, true_of
 from adstool.content.clip_metrics import clip_metrics
 from adstool.content.clip_training import augmented, contrastive_loss, normalised, view_loss
 from adstool.content.vocabulary import MERGES, catalogue_merges, load_tokenizer, write_merges
@@ -71,6 +71,21 @@ def test_splits_hold_about_their_share_and_depend_on_the_file_name_alone() -> No
     assert names == [split_of(f"/elsewhere/{i}.jpg") for i in range(4000)]
     assert 0.04 < names.count("valid") / 4000 < 0.06
     assert 0.085 < names.count("test") / 4000 < 0.115
+
+
+def test_half_of_a_batch_is_alike_and_no_row_comes_twice() -> None:
+    rows = np.arange(1000, 1403)
+    categories = [f"c{row % 3}" for row in rows]
+    batches = batches_of(rows, categories, 20, np.random.default_rng(1))
+    seen = np.concatenate(batches)
+    assert [len(batch) for batch in batches] == [20] * 20
+    assert len(set(seen)) == len(seen) == 400
+    assert set(seen) <= set(rows)
+    kinds = [{categories[row - 1000] for row in batch[:10]} for batch in batches]
+    assert sum(len(kind) == 1 for kind in kinds) >= 18
+    assert np.mean([len({categories[row - 1000] for row in batch[10:]}) for batch in batches]) > 2.5
+    again = batches_of(rows, categories, 20, np.random.default_rng(1))
+    np.testing.assert_array_equal(np.stack(batches), np.stack(again))
 
 
 def unit(*shape: int) -> torch.Tensor:
