@@ -74,7 +74,7 @@ def test_popular_items_are_not_pushed_down_by_being_sampled_more() -> None:
     for corrected in (True, False):
         scores = torch.zeros(2, requires_grad=True)
         optimizer = torch.optim.Adam([scores], lr=0.05)
-        for _ in range(400):
+        for _ in range(250):
             target = torch.multinomial(share, 4, replacement=True)
             items, place = torch.unique(target, return_inverse=True)
             log_q = inclusion_log_q(share[items], 4, 0, 2) if corrected else torch.zeros(len(items))

@@ -1,0 +1,245 @@
+"""The loop: the order of batches, exact resume, early stopping, damage, and a golden curve."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from safetensors.torch import load_file
+from training.synthetic import SyntheticExamples, make_examples
+
+from adstool.config import Settings
+from adstool.errors import AdstoolError
+from adstool.models.engagement import EngagementConfig
+from adstool.training.batches import batch_count, epoch_batches, prefetch
+from adstool.training.checkpoint import NAME, load_checkpoint
+from adstool.training.engagement import (
+    PRESETS,
+    EngagementTask,
+    EngagementTaskConfig,
+    build_engagement,
+    train_examples,
+)
+from adstool.training.loop import FitResult, fit
+from adstool.training.options import Plan, TrainOptions, make_plan
+from adstool.training.record import training_device
+
+OPTIONS = TrainOptions(overrides={"hidden": "16", "cross_rank": "8"}, epochs=3, batch_size=256, seed=5)
+
+
+def plan_of(options: TrainOptions = OPTIONS, **loop: object) -> Plan:
+    plan = make_plan(Settings(), options, PRESETS, EngagementConfig, EngagementTaskConfig)
+    return dataclasses.replace(plan, loop=dataclasses.replace(plan.loop, **loop))
+
+
+def task_of(examples: SyntheticExamples, plan: Plan) -> EngagementTask:
+    model = build_engagement(examples.spec(), plan, examples)
+    return EngagementTask("engagement", model, examples, EngagementTaskConfig())
+
+
+def fitted(
+    examples: SyntheticExamples, plan: Plan, folder: Path, task: EngagementTask | None = None
+) -> tuple[FitResult, dict[str, torch.Tensor]]:
+    task = task or task_of(examples, plan)
+    result = fit(task, plan.loop, training_device(), folder, "mark")
+    return result, task.model.state_dict()
+
+
+def same(left: dict[str, torch.Tensor], right: dict[str, torch.Tensor]) -> bool:
+    return left.keys() == right.keys() and all(torch.equal(left[k], right[k]) for k in left)
+
+
+class Killed(Exception):
+    """Stands for the end of the process."""
+
+
+class DyingTask(EngagementTask):
+    """Dies when it is asked for the loss of the n-th batch."""
+
+    def __init__(self, inner: EngagementTask, survives: int) -> None:
+        super().__init__(inner.name, inner.model, inner.examples, inner.config)
+        self.left = survives
+
+    def loss(self, batch: dict[str, torch.Tensor]) -> torch.Tensor:
+        self.left -= 1
+        if self.left < 0:
+            raise Killed
+        return super().loss(batch)
+
+
+@pytest.mark.parametrize(("rows", "block", "window"), [(1000, 64, 256), (10, 4096, 1 << 20), (513, 16, 16)])
+def test_an_epoch_sees_every_row_once(rows: int, block: int, window: int) -> None:
+    batches = list(epoch_batches(rows, 100, np.random.default_rng(0), block, window))
+    assert sorted(np.concatenate(batches).tolist()) == list(range(rows))
+    assert [len(b) for b in batches[:-1]] == [100] * (len(batches) - 1)
+    assert len(batches) == batch_count(rows, 100)
+    again = list(epoch_batches(rows, 100, np.random.default_rng(0), block, window))
+    assert all(np.array_equal(a, b) for a, b in zip(batches, again, strict=True))
+
+
+def test_a_window_reads_neighbours_only() -> None:
+    first = next(epoch_batches(100_000, 512, np.random.default_rng(0), block=256, window=512))
+    assert len(np.unique(first // 256)) == 2  # of 391 blocks
+
+
+def test_prefetch_keeps_order_and_raises_where_the_error_was() -> None:
+    def job(value: int) -> int:
+        if value == 3:
+            raise ValueError("three")
+        return value
+
+    results: Iterator[int] = prefetch(iter([lambda v=v: job(v) for v in range(6)]))
+    assert [next(results) for _ in range(3)] == [0, 1, 2]
+    with pytest.raises(ValueError, match="three"):
+        next(results)
+
+
+@pytest.mark.parametrize(("survives", "every"), [(14, 60.0), (18, 0.0)])
+def test_a_resumed_run_has_the_same_bits(survives: int, every: float, tmp_path: Path) -> None:
+    """Killed between epochs' checkpoints, and (every = 0) with a checkpoint after every batch."""
+    examples = make_examples(3000)
+    plan = plan_of(checkpoint_seconds=every)
+    (tmp_path / "whole").mkdir()
+    (tmp_path / "cut").mkdir()
+    whole, expected = fitted(examples, plan, tmp_path / "whole")
+    with pytest.raises(Killed):
+        fitted(examples, plan, tmp_path / "cut", DyingTask(task_of(examples, plan), survives))
+    state = load_checkpoint(tmp_path / "cut", "mark")
+    assert state is not None
+    assert 0 < state.progress.epoch * 9 + state.progress.step <= survives
+    resumed, weights = fitted(examples, plan, tmp_path / "cut")
+    assert resumed.resumed
+    assert same(weights, expected)
+    assert resumed.curve == whole.curve
+
+
+def test_other_data_or_settings_start_over(tmp_path: Path) -> None:
+    examples = make_examples(1500)
+    plan = plan_of()
+    run = tmp_path / "run"
+    run.mkdir()
+    with pytest.raises(Killed):
+        fitted(examples, plan, run, DyingTask(task_of(examples, plan), 7))
+    assert load_checkpoint(run, "mark") is not None
+    assert load_checkpoint(run, "another") is None
+    result = train_examples("e", examples.spec(), plan, examples, examples.encoder, run, OPTIONS)
+    assert not result.resumed
+    assert not (run / NAME).exists()  # nothing of the attempt is left in a whole run
+
+
+def test_a_damaged_checkpoint_is_no_obstacle(tmp_path: Path) -> None:
+    (tmp_path / NAME).write_bytes(b"\x10" * 100)
+    assert load_checkpoint(tmp_path, "mark") is None
+
+
+def test_early_stopping_keeps_the_best_epoch(tmp_path: Path) -> None:
+    class Scripted(EngagementTask):
+        losses = iter([0.9, 0.7, 0.8, 0.75, 0.1])
+        seen: list[dict[str, torch.Tensor]]
+
+        def validate(self) -> float:
+            self.seen.append({k: v.clone() for k, v in self.model.state_dict().items()})
+            return next(self.losses)
+
+    examples = make_examples(1500)
+    plan = plan_of(dataclasses.replace(OPTIONS, epochs=9))
+    inner = task_of(examples, plan)
+    task = Scripted(inner.name, inner.model, examples, inner.config)
+    task.seen = []
+    result = fit(task, plan.loop, training_device(), tmp_path, "mark")
+    assert (result.epochs, result.best_epoch, result.best_loss) == (4, 2, 0.7)
+    assert same(task.model.state_dict(), task.seen[1])
+
+
+def test_a_loss_that_is_not_finite_names_the_batch(tmp_path: Path) -> None:
+    examples = make_examples(3000)
+    examples.numeric[777, 1] = np.inf
+    plan = plan_of()
+    with pytest.raises(
+        AdstoolError, match=r"became nan in epoch 1, batch \d of 9 \(examples \d+ to \d+"
+    ) as caught:
+        fitted(examples, plan, tmp_path)
+    assert "learning_rate" in caught.value.hint
+
+
+def test_golden_curve(tmp_path: Path) -> None:
+    """A change that is meant to leave training as it is must leave these losses."""
+    result, _ = fitted(make_examples(3000), plan_of(), tmp_path)
+    train = [round(row["train_loss"], 4) for row in result.curve]
+    valid = [round(row["valid_loss"], 4) for row in result.curve]
+    assert train == pytest.approx(GOLDEN["train"], abs=1.5e-4)
+    assert valid == pytest.approx(GOLDEN["valid"], abs=1.5e-4)
+
+
+def test_training_learns_what_there_is(tmp_path: Path) -> None:
+    examples = make_examples(8000)
+    plan = plan_of(
+        TrainOptions(epochs=6, batch_size=256, overrides={"hidden": "32", "learning_rate": "0.003"})
+    )
+    result = train_examples("e", examples.spec(), plan, examples, examples.encoder, tmp_path, TrainOptions())
+    held = examples.splits["test"]
+    truth = examples.probability[held, 0]
+    label = examples.labels[held, 0]
+    floor = -np.mean(np.log(np.where(label > 0, truth, 1 - truth)))
+    rate = label.mean()
+    base = -(rate * math.log(rate) + (1 - rate) * math.log(1 - rate))
+    got = result.metrics["test"]["click"]["log_loss"]
+    assert floor < got < floor + 0.35 * (base - floor)
+    lucky = truth.sum() / label.sum()  # what the draw of the labels alone does to the ratio
+    assert result.metrics["test"]["click"]["calibration"] / lucky == pytest.approx(1.0, abs=0.08)
+
+
+SCRIPT = """
+import sys
+from pathlib import Path
+from training.synthetic import make_examples
+from training.test_loop import OPTIONS, plan_of
+from adstool.training.engagement import train_examples
+examples = make_examples(6000)
+plan = plan_of(checkpoint_seconds=0.0)
+folder = Path(sys.argv[1])
+result = train_examples("e", examples.spec(), plan, examples, examples.encoder, folder, OPTIONS)
+print(result.resumed)
+"""
+
+
+def test_kill_and_repeat_gives_the_undisturbed_model(tmp_path: Path) -> None:
+    whole, cut = tmp_path / "whole", tmp_path / "cut"
+    whole.mkdir()
+    cut.mkdir()
+    tests = str(Path(__file__).resolve().parents[1])
+    environment = {**os.environ, "PYTHONPATH": tests}
+
+    def start(folder: Path) -> subprocess.Popen[str]:
+        command = [sys.executable, "-c", SCRIPT, str(folder)]
+        return subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, text=True)
+
+    victim = start(cut)
+    deadline = time.monotonic() + 120
+    while True:
+        assert time.monotonic() < deadline
+        assert victim.poll() is None, "it ended before it could be killed"
+        path = cut / NAME
+        if path.is_file() and path.stat().st_size > 0:
+            break
+        time.sleep(0.005)
+    os.kill(victim.pid, signal.SIGKILL)
+    victim.wait()
+    assert not (cut / "model.safetensors").exists()
+    other, again = start(whole), start(cut)
+    assert other.communicate()[0].strip() == "False"
+    assert again.communicate()[0].strip() == "True"
+    assert same(load_file(whole / "model.safetensors"), load_file(cut / "model.safetensors"))
+
+
+GOLDEN = {"train": [0.8399, 0.8369, 0.8311], "valid": [0.8249, 0.8219, 0.8171]}
