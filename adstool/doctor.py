@@ -117,8 +117,8 @@ def _warehouse(workspace: Workspace) -> Check:
     if not workspace.warehouse.is_file():
         return Check("warehouse", True, "nothing ingested yet")
     with open_warehouse(workspace, load_settings(workspace.config), read_only=True) as connection:
-        row = connection.execute("select count(*) from events").fetchone()
-    return Check("warehouse", True, f"{row[0] if row else 0:,} events")
+        ((events,),) = connection.execute("select count(*) from events").fetchall()
+    return Check("warehouse", True, f"{events:,} events")
 
 
 def _models(workspace: Workspace) -> Iterator[Check]:
