@@ -46,6 +46,11 @@ def number(value: float, digits: int = 4) -> str:
     return f"{value:.{min(decimals, 6)}f}"
 
 
+def percent(value: float) -> str:
+    """A share as a percentage with one decimal, nan as a dash."""
+    return f"{value:.1%}" if math.isfinite(value) else "–"
+
+
 def ticks(low: float, high: float, count: int = 4) -> list[float]:
     """About `count` round numbers from low to high, both ends inside."""
     if not (math.isfinite(low) and math.isfinite(high)) or high <= low:
@@ -131,7 +136,7 @@ def line_chart(
         body.append(_text(frame.place(place, 0)[0], frame.bottom + 15, name, "tick mid"))
     body.append(_legend(series, frame))
     for one in series:
-        placed = [frame.place(*p) for p in one.points if math.isfinite(p[1])]
+        placed = [frame.place(*p) for p in one.points if math.isfinite(p[0]) and math.isfinite(p[1])]
         if not placed:
             continue
         path = " ".join(f"{x:.1f},{y:.1f}" for x, y in placed)
@@ -155,6 +160,7 @@ def reliability_chart(title: str, bins: Sequence[dict[str, float]]) -> str:
     bins: dicts with predicted, observed, low, high. Rates of actions are small and skewed, so a linear axis
     would put most bins into one corner.
     """
+    bins = [one for one in bins if all(math.isfinite(value) for value in one.values())]
     if not bins:
         return ""
     top = max(max(b["predicted"], b["observed"]) for b in bins) * 1.15 or 1.0

@@ -34,7 +34,7 @@ def _slates(evaluation: Evaluation) -> dict[str, Any]:
     rows, group = _choose(requests, gains, SLATES_A_REQUEST * evaluation.settings.evaluation.requests)
     result: dict[str, Any] = {"slates": len(np.unique(group)), "rows": len(rows), "intervals": {}}
     if not len(rows):
-        return {**result, "ndcg@10": None}
+        return {**result, "ndcg@10": float("nan")}
     first = np.unique(group, return_index=True)[1]
     users = evaluation.resampler(evaluation.users[rows[first]])
     orders: dict[str, Array | None] = {

@@ -43,7 +43,8 @@ def judge(
 ) -> dict[str, Any]:
     """The figures from (lightweight scores [n], utilities [n]) of each request."""
     if not scored:
-        return {"recall": None, "utility_regret": None, "intervals": {}}
+        nothing = dict.fromkeys(("recall", "kendall_tau", "utility_regret", "slate_regret"), math.nan)
+        return {"candidates": 0.0, "kept": 0.0, "slate": SLATE, **nothing, "intervals": {}, "curve": []}
     users = evaluation.resampler(np.arange(len(scored)))
     sizes = np.array([len(light) for light, _ in scored])
     keeps = [kept_of(len(light), most, share) for light, _ in scored]
@@ -77,7 +78,8 @@ def _columns(cuts: list[Kept]) -> dict[str, Array]:
 
 def _regret(kept: Array, best: Array) -> Array:
     """1 − kept ÷ best, nan where even the best set is worth nothing."""
-    return np.asarray(np.where(best > 0, 1.0 - kept / best, np.nan))
+    worth = np.where(best > 0, best, np.nan)
+    return np.asarray(1.0 - kept / worth)
 
 
 def _at(scored: list[tuple[Array, Array]], share: float) -> dict[str, float]:

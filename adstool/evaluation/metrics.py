@@ -153,16 +153,18 @@ class Kept(NamedTuple):
 def cut(order_scores: Array, utility: Array, keep: int, slate: int) -> Kept:
     """Judge the cut to the first `keep` items by `order_scores` against the utilities of all items.
 
-    order_scores [n], utility [n]. 1 − Σ kept / Σ best over requests is the utility regret.
+    order_scores [n], utility [n]. 1 − Σ kept / Σ best over requests is the utility regret. An item worth less
+    than nothing counts as nothing: what was kept need not be shown.
     """
     kept = np.argsort(-order_scores, kind="stable")[:keep]
     best = np.argsort(-utility, kind="stable")
-    inside = np.sort(utility[kept])[::-1]
+    worth = np.maximum(utility, 0.0)
+    inside = np.sort(worth[kept])[::-1]
     top = best[:slate]
     return Kept(
         float(inside.sum()),
-        float(utility[best[:keep]].sum()),
+        float(worth[best[:keep]].sum()),
         float(inside[:slate].sum()),
-        float(utility[top].sum()),
+        float(worth[top].sum()),
         float(np.isin(top, kept).mean()),
     )

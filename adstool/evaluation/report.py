@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import platform
 from datetime import UTC, datetime
 from pathlib import Path
@@ -10,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 from adstool import __version__
 from adstool.config import Settings
 from adstool.evaluation import page
+from adstool.evaluation.charts import number
 from adstool.evaluation.page import Html, key_figures, paragraph, text
 from adstool.evaluation.results import read_results
 from adstool.evaluation.sections_data import data_section, models_section, quantization_section
@@ -87,46 +89,43 @@ def _header(
 
 
 def _headline(results: dict[str, Any]) -> list[tuple[str, str, str]]:
-    """The figures to look at first, each with what it stands beside."""
+    """The figures to look at first, each with what it stands beside; unknown ones are left out."""
     figures: list[tuple[str, str, str]] = []
-    heads = (results.get("engagement") or {}).get("heads") or {}
-    if heads:
-        name, head = next(iter(heads.items()))
-        popular, truth = head["popularity"], head.get("truth") or {}
-        floor = f", true rates {truth['auc']:.3f}" if truth.get("auc") is not None else ""
-        if head.get("auc") is not None:
-            figures.append((f"AUC, {name}", f"{head['auc']:.3f}", f"popularity {popular['auc']:.3f}{floor}"))
-        floor = f", true rates {truth['ne']:.3f}" if truth.get("ne") is not None else ""
-        if head.get("ne") is not None:
-            figures.append((f"NE, {name}", f"{head['ne']:.3f}", f"popularity {popular['ne']:.3f}{floor}"))
+
+    def add(name: str, value: Any, form: str, under: str) -> None:
+        if value is not None and math.isfinite(value):
+            figures.append((name, form.format(value), under))
+
+    for name, head in list(((results.get("engagement") or {}).get("heads") or {}).items())[:1]:
+        for metric, title in (("auc", "AUC"), ("ne", "NE")):
+            beside = _beside(metric, popularity=head["popularity"], true_rates=head.get("truth"))
+            add(f"{title}, {name}", head.get(metric), "{:.3f}", beside)
     retrieval = results.get("retrieval") or {}
-    if retrieval.get("merged"):
-        k = 100 if 100 in retrieval["ks"] else retrieval["ks"][-1]
-        popular = retrieval["sources"].get("popular", {}).get(f"recall@{k}")
-        value = retrieval["merged"].get(f"recall@{k}")
-        if value is not None:
-            beside = f"popular {popular:.3f}" if popular is not None else f"{retrieval['wanted']:,} items"
-            figures.append((f"recall@{k}", f"{value:.3f}", beside))
+    if retrieval:
+        depth = f"recall@{100 if 100 in retrieval['ks'] else retrieval['ks'][-1]}"
+        popular = retrieval["sources"].get("popular")
+        add(depth, retrieval["merged"].get(depth), "{:.3f}", _beside(depth, popular=popular))
     light = results.get("lightweight") or {}
-    if light.get("recall") is not None:
-        under = f"of the heavy top ten, keeping {light['kept']:,.0f} of {light['candidates']:,.0f}"
-        figures.append(("lightweight keeps", f"{light['recall']:.1%}", under))
+    if light:
+        under = (
+            f"of the heavy top ten, keeping {number(light['kept'], 3)} of {number(light['candidates'], 3)}"
+        )
+        add("lightweight keeps", light.get("recall"), "{:.1%}", under)
     funnel = results.get("funnel") or {}
-    total = (funnel.get("latency_ms") or {}).get("total")
+    total = (funnel.get("latency_ms") or {}).get("total") or {}
     if total:
-        figures.append(
-            ("a request takes", f"{total['p50']:.1f} ms", f"p99 {total['p99']:.1f} ms, on this machine")
+        add(
+            "a request takes", total["p50"], "{:.1f} ms", f"p99 {number(total['p99'], 3)} ms, on this machine"
         )
-    if funnel.get("ndcg@10") is not None:
-        logged = funnel.get("ndcg@10_logged")
-        figures.append(
-            (
-                "slate NDCG@10",
-                f"{funnel['ndcg@10']:.3f}",
-                f"as shown {logged:.3f}" if logged is not None else "",
-            )
-        )
+    logged = {"ndcg@10": funnel.get("ndcg@10_logged", math.nan)}
+    add("slate NDCG@10", funnel.get("ndcg@10"), "{:.3f}", _beside("ndcg@10", as_shown=logged))
     return figures
+
+
+def _beside(metric: str, **others: dict[str, Any] | None) -> str:
+    """The same metric of others, in words: popularity 0.61, true rates 0.78."""
+    found = {name.replace("_", " "): (other or {}).get(metric, math.nan) for name, other in others.items()}
+    return ", ".join(f"{name} {value:.3f}" for name, value in found.items() if math.isfinite(value))
 
 
 def _footer(results: dict[str, Any], now: datetime) -> Html:

@@ -18,7 +18,10 @@ def results_path(ws: Workspace) -> Path:
 
 
 def read_results(ws: Workspace) -> dict[str, Any]:
-    """The last results by stage; empty when nothing was evaluated, or by another version in another form."""
+    """The last results by stage; empty when nothing was evaluated, or by another version in another form.
+
+    A figure that could not be measured is nan, as it was before JSON made it null.
+    """
     path = results_path(ws)
     if not path.is_file():
         return {}
@@ -26,7 +29,15 @@ def read_results(ws: Workspace) -> dict[str, Any]:
     if (found.get("about") or {}).get("format") != FORMAT:
         log.warning("%s was written by another version of adstool: adstool evaluate makes it again.", path)
         return {}
-    return found
+    return dict(_unknown_as_nan(found))
+
+
+def _unknown_as_nan(value: Any) -> Any:
+    if value is None:
+        return float("nan")
+    if isinstance(value, dict):
+        return {key: _unknown_as_nan(inner) for key, inner in value.items()}
+    return [_unknown_as_nan(inner) for inner in value] if isinstance(value, list) else value
 
 
 def write_results(ws: Workspace, results: dict[str, Any], stages: list[str]) -> None:

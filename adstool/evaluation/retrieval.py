@@ -71,12 +71,12 @@ def judge(
         alone = [_alone(one, name, unique_at) for one in found]
         _put(sources[name], "unique", users, _hits(alone, wanted), _sizes(wanted))
         taken = [len(one[name].positions) for one in found]
-        sources[name]["candidates"] = float(np.mean(taken)) if taken else None
+        sources[name]["candidates"] = float(np.mean(taken)) if taken else 0.0
         sources[name]["ms"] = quantiles(times[name])
     together = {k: [merge(one, max(k // len(SOURCES), 1), k).positions for one in found] for k in depths}
     merged = _recalls(users, together, wanted)
     deepest = [len(positions) for positions in together[depths[-1]]]
-    merged["candidates"] = float(np.mean(deepest)) if deepest else None
+    merged["candidates"] = float(np.mean(deepest)) if deepest else 0.0
     return {
         "wanted": int(_sizes(wanted).sum()),
         "cold_wanted": int(sum(one.new.sum() for one in wanted)),
@@ -123,7 +123,7 @@ def _sizes(wanted: list[Wanted]) -> Array:
 
 def _put(result: dict[str, Any], name: str, users: Resampler, hits: Array, sizes: Array) -> None:
     if sizes.sum() == 0:
-        result[name] = None
+        result[name] = float("nan")
         return
     estimate = users.ratio(hits, sizes)
     result[name] = estimate.value

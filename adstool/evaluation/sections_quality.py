@@ -13,6 +13,7 @@ from adstool.evaluation.charts import (
     interval_chart,
     line_chart,
     number,
+    percent,
     reliability_chart,
     share_bar,
 )
@@ -24,11 +25,10 @@ LEAST_POSITIVES = 10  # a slice with fewer has no figure worth drawing
 
 
 def _bar(label: str, figures: Figures, metric: str, style: str, digits: int = 3) -> Bar:
-    value = figures.get(metric)
     low, high = (figures.get("intervals") or {}).get(metric) or (NAN, NAN)
-    found = NAN if value is None else float(value)
+    found = figures.get(metric, NAN)
     text = f"{found:.{digits}f}" if math.isfinite(found) else ""
-    return Bar(label, found, NAN if low is None else low, NAN if high is None else high, text, style)
+    return Bar(label, found, low, high, text, style)
 
 
 def engagement_section(stage: Figures | None) -> Html:
@@ -143,9 +143,10 @@ def retrieval_section(stage: Figures | None) -> Html:
         "retrieval",
         "Candidate sources",
         f"Of {stage['wanted']:,} items that {stage['requests']:,} users engaged with after the cut, how many "
-        f"each source had among its first k of about {stage['corpus']:,.0f} that could be shown. “Only here” "
-        f"is the share no other source found; {stage['cold_wanted']:,} of the items were new to everybody. "
-        f"No source can find more than {stage['reachable']:.1%}: the rest could not be shown at that time.",
+        f"each source had among its first k of about {number(stage['corpus'], 3)} that could be shown. "
+        f"“Only here” is the share no other source found; {stage['cold_wanted']:,} of the items were new to "
+        f"everybody. No source can find more than {percent(stage['reachable'])}: the rest could not be shown "
+        "at that time.",
         table(columns, rows),
         grid(
             [
@@ -185,8 +186,8 @@ def lightweight_section(stage: Figures | None) -> Html:
     return section(
         "lightweight",
         "Lightweight ranker",
-        f"Over {stage['requests']:,} logged requests, {stage['candidates']:,.0f} candidates each are cut to "
-        f"{stage['kept']:,.0f} and compared with the order of the heavy ranker.",
+        f"Over {stage['requests']:,} logged requests, {number(stage['candidates'], 3)} candidates each are "
+        f"cut to {number(stage['kept'], 3)} and compared with the order of the heavy ranker.",
         grid(
             [
                 f'<div class="card">{table(["", ">measured"], rows)}</div>',
@@ -243,7 +244,7 @@ def funnel_section(stage: Figures | None, logged: list[tuple[Any, ...]]) -> Html
         ),
     ]
     shares = [
-        (name, f"{part['candidates']:.1%}", f"{part['slate']:.1%}")
+        (name, percent(part["candidates"]), percent(part["slate"]))
         for name, part in (stage.get("sources") or {}).items()
     ]
     found = table(["found first by", ">of candidates", ">of slates"], shares)

@@ -2,16 +2,24 @@
 
 from __future__ import annotations
 
+import copy
 import json
 import math
 import os
+import re
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 from support import cli_json, run_cli
+
+from adstool.evaluation import sections_quality
+from adstool.evaluation.report import _headline
+from adstool.evaluation.results import read_results
+from adstool.workspace import Workspace
 
 HEADS = ("click", "long_click", "save", "hide")
 
@@ -19,9 +27,7 @@ HEADS = ("click", "long_click", "save", "hide")
 @pytest.fixture(scope="module")
 def results(demo: Path) -> dict[str, Any]:
     """What the demo's own evaluation left."""
-    found = json.loads((demo / "reports" / "evaluation.json").read_text())
-    assert isinstance(found, dict)
-    return found
+    return read_results(Workspace(demo))
 
 
 def test_every_stage_was_measured_and_says_what_it_rests_on(results: dict[str, Any]) -> None:
@@ -127,6 +133,38 @@ def test_the_report_shows_slates_with_pictures(demo: Path) -> None:
     assert document.count("data:image/webp;base64,") >= 10
     assert "This is a synthetic world" in document
     assert len(document) < 5_000_000
+
+
+def _figures(value: Any, path: tuple[Any, ...] = ()) -> Iterator[tuple[Any, ...]]:
+    if isinstance(value, float):
+        yield path
+    elif isinstance(value, dict | list):
+        for key, inner in value.items() if isinstance(value, dict) else enumerate(value):
+            yield from _figures(inner, (*path, key))
+
+
+def _page(results: dict[str, Any]) -> str:
+    html = sections_quality.engagement_section(results["engagement"])
+    html += sections_quality.retrieval_section(results["retrieval"])
+    html += sections_quality.lightweight_section(results["lightweight"])
+    html += sections_quality.funnel_section(results["funnel"], [])
+    return html + str(_headline(results))
+
+
+def test_any_figure_may_be_unknown(results: dict[str, Any]) -> None:
+    stages = {name: results[name] for name in ("engagement", "retrieval", "lightweight", "funnel")}
+    stages["engagement"]["slices"] = dict(list(stages["engagement"]["slices"].items())[:1])
+    assert not re.search(r"\bnan\b", _page(stages))
+    everything = copy.deepcopy(stages)
+    for path in list(_figures(stages)):
+        for tree in (copy.deepcopy(stages), everything):
+            at: Any = tree
+            for key in path[:-1]:
+                at = at[key]
+            at[path[-1]] = math.nan
+            if tree is not everything:
+                assert not re.search(r"[> ,(]nan\b", _page(tree)), path
+    assert not re.search(r"[> ,(]nan\b", _page(everything))
 
 
 def test_an_unknown_stage_is_wrong_usage(tmp_path: Path) -> None:

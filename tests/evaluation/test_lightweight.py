@@ -51,6 +51,15 @@ def test_regret_is_unknown_where_nothing_is_worth_showing(make_evaluation: Any) 
     light = np.arange(5.0)
     stage = judge([(light, -1.0 - light)], 2, 0.4, make_evaluation())
     assert np.isnan(stage["utility_regret"])
+    # What is worth less than nothing need not be shown, so keeping it costs nothing but its place.
+    stage = judge([(light, np.array([2.0, 0.0, 0.0, 1.0, -5.0]))], 2, 0.4, make_evaluation())
+    assert stage["utility_regret"] == pytest.approx(1 - 1 / 3)
+
+
+def test_no_request_gives_no_figure(make_evaluation: Any) -> None:
+    stage = judge([], 2, 0.4, make_evaluation())
+    assert np.isnan(stage["recall"])
+    assert stage["kept"] == 0
 
 
 @pytest.mark.parametrize(

@@ -70,9 +70,10 @@ def test_cut_against_brute_force(seed: int) -> None:
     scores, utility = random.normal(size=n), random.normal(size=n)
     found = metrics.cut(scores, utility, keep, slate)
     kept = sorted(range(n), key=lambda i: -scores[i])[:keep]
-    assert found.kept == pytest.approx(sum(utility[i] for i in kept))
-    assert found.best == pytest.approx(sum(sorted(utility)[::-1][:keep]))
-    assert found.slate_kept == pytest.approx(sum(sorted(utility[kept])[::-1][:slate]))
+    worth = [max(one, 0.0) for one in utility]
+    assert found.kept == pytest.approx(sum(worth[i] for i in kept))
+    assert found.best == pytest.approx(sum(sorted(worth)[::-1][:keep]))
+    assert found.slate_kept == pytest.approx(sum(sorted((worth[i] for i in kept), reverse=True)[:slate]))
     top = sorted(range(n), key=lambda i: -utility[i])[:slate]
     assert found.recall == pytest.approx(len(set(top) & set(kept)) / len(top))
     assert found.kept <= found.best + 1e-9

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from pathlib import Path
 
 from adstool.evaluation.results import FORMAT, read_results, results_path, write_results
@@ -19,7 +20,8 @@ def test_a_stage_replaces_itself_and_leaves_the_others(tmp_path: Path) -> None:
     write_results(ws, {"funnel": {"b": float("nan")}, "about": ABOUT, "skipped": {}}, ["funnel"])
     found = read_results(ws)
     assert found["retrieval"] == {"a": 1.0}
-    assert found["funnel"] == {"b": None}
+    assert math.isnan(found["funnel"]["b"])
+    assert json.loads(results_path(ws).read_text())["funnel"] == {"b": None}
     assert found["skipped"] == {}  # the funnel is no longer missing
     write_results(ws, {"about": ABOUT, "skipped": {"retrieval": "gone"}}, ["retrieval"])
     assert "retrieval" not in read_results(ws)  # figures of a model that is gone do not stay

@@ -77,5 +77,6 @@ def test_nothing_wanted_gives_no_figure(make_evaluation: Any) -> None:
     found = [{name: _found([1]) for name in SOURCES}]
     stage = judge(found, [_wanted([], [])], {name: [] for name in SOURCES}, 5.0, make_evaluation())
     assert stage["wanted"] == 0
-    assert stage["merged"]["recall@2"] is None
+
+    assert np.isnan(stage["merged"]["recall@2"])
     assert quantiles([]) == {}
