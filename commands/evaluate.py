@@ -179,9 +179,9 @@ def _funnel(context: typer.Context, stage: dict[str, Any]) -> None:
         f"{stage['slates']:,} logged slates with engagement",
     )
     flow = " -> ".join(f"{entry['candidates']:,.0f} {entry['stage']}" for entry in stage.get("stages") or [])
+    say(context, f"{stage['requests']:,} requests: {flow}")
     table(
         context,
         ["stage", "p50 ms", "p99 ms"],
         [(name, at["p50"], at["p99"]) for name, at in (stage.get("latency_ms") or {}).items()],
-        f"{stage['requests']:,} requests: {flow}",
     )

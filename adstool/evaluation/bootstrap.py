@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 
 Array = NDArray[Any]
 LEVEL = 0.95
+BLOCK = 16  # draws summed at once
 
 
 class Estimate(NamedTuple):
@@ -56,9 +57,9 @@ class Resampler:
 
     @cached_property
     def counts(self) -> Array:
-        """How often each user is taken, float32 [1 + R, users]."""
+        """How often each user is taken, uint8 [1 + R, users]: nobody is drawn 256 times of so many draws."""
         size = len(self.names)
-        drawn = np.ones((1 + self.resamples, size), dtype=np.float32)
+        drawn = np.ones((1 + self.resamples, size), dtype=np.uint8)
         random = np.random.default_rng(self.seed)
         for row in range(1, 1 + self.resamples):
             drawn[row] = np.bincount(random.integers(size, size=size), minlength=size)
@@ -68,8 +69,10 @@ class Resampler:
         """The sum of each column [n] in every draw: float64 arrays [1 + R]."""
         size = len(self.names)
         by_user = np.stack([np.bincount(self.user, weights=c, minlength=size) for c in columns], axis=1)
-        # In float64: float32 sums of a million rows would lose the digits that intervals are about.
-        return list((self.counts.astype(np.float64) @ by_user).T)
+        # A few draws at a time: all of them as float64 would be gigabytes for a million users.
+        blocks = range(0, len(self.counts), BLOCK)
+        drawn = [self.counts[start : start + BLOCK].astype(np.float64) @ by_user for start in blocks]
+        return list(np.concatenate(drawn).T)
 
     def of_sums(self, function: Callable[..., Array], *columns: Array) -> Estimate:
         """The estimate of a vectorised function of the columns' sums."""
