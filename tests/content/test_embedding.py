@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import json
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -70,17 +71,31 @@ def direct(
     return {"text": told, "image": shown, "joint": mean / np.linalg.norm(mean)}
 
 
-def test_vectors_of_a_named_model_and_checkpoint_are_open_clips_own(shop: Shop, tmp_path: Path) -> None:
+@pytest.fixture
+def named_model(tmp_path: Path) -> str:
+    """A small model that open_clip knows by name, with CLIP's own tokenizer and preprocessing."""
+    vision = {"layers": 1, "width": 64, "head_width": 32, "patch_size": 32, "image_size": 224}
+    text = {"context_length": 77, "vocab_size": 49408, "width": 64, "heads": 2, "layers": 1}
+    config = {"embed_dim": 48, "vision_cfg": vision, "text_cfg": text}
+    path = tmp_path / "Small-Test-32.json"
+    path.write_text(json.dumps(config), encoding="utf-8")
+    open_clip.add_model_config(path)
+    return path.stem
+
+
+def test_vectors_of_a_named_model_and_checkpoint_are_open_clips_own(
+    shop: Shop, named_model: str, tmp_path: Path
+) -> None:
     torch.manual_seed(3)
     checkpoint = tmp_path / "weights.pt"
-    torch.save(open_clip.create_model("ViT-S-32-alt").state_dict(), checkpoint)
+    torch.save(open_clip.create_model(named_model).state_dict(), checkpoint)
     shop.fill(9)
     Image.new("RGBA", (70, 30), (9, 200, 40, 120)).save(shop.images / "wide.png")
     shop.pin("p", "Glass lamp. In green", shop.images / "wide.png")
-    done = embed(shop, model="ViT-S-32-alt", pretrained=str(checkpoint))
-    assert (done.embedded, done.skipped, done.failed, done.dim) == (10, 0, 0, 256)
-    model, _, preprocess = open_clip.create_model_and_transforms("ViT-S-32-alt", pretrained=str(checkpoint))
-    tools = model.eval(), preprocess, open_clip.get_tokenizer("ViT-S-32-alt")
+    done = embed(shop, model=named_model, pretrained=str(checkpoint))
+    assert (done.embedded, done.skipped, done.failed, done.dim) == (10, 0, 0, 48)
+    model, _, preprocess = open_clip.create_model_and_transforms(named_model, pretrained=str(checkpoint))
+    tools = model.eval(), preprocess, open_clip.get_tokenizer(named_model)
     rows = shop.con.execute("select item_type, item_id, title, image from catalog").fetchall()
     for item_type, item_id, title, image in rows:
         expected = direct(*tools, Path(image) if image else None, title)
