@@ -9,9 +9,8 @@ import numpy as np
 from adstool.features.items import NO_TIME
 from adstool.features.state import RequestContext, ServingState
 from adstool.features.text import tokens
-from adstool.funnel.sources import FRESH_DAYS
+from adstool.funnel.sources import DAY, FRESH_DAYS
 
-DAY = 86_400_000_000  # microseconds
 LIKE = 0.5  # cosine from which an item counts as looking like another
 RECENT = 50  # last engagements that reasons rest on
 

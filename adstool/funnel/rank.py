@@ -12,6 +12,7 @@ import numpy as np
 
 from adstool.config import Settings
 from adstool.errors import AdstoolError
+from adstool.features.items import NO_TIME
 from adstool.features.state import RequestContext, ServingState, microseconds
 from adstool.funnel.ann import best
 from adstool.funnel.index import Index, index_as_of, load_index
@@ -46,8 +47,8 @@ class _Moment:
 
     def eligible(self, ts: int) -> np.ndarray:
         """bool [n]: made by then, and its campaign runs; unknown times do not exclude."""
-        open_end = np.iinfo(np.int64).min  # NO_TIME: before everything
-        running = (self.starts <= ts) & ((self.ends >= ts) | (self.ends == open_end))
+        # NO_TIME lies before everything: an unknown start has passed, an unknown end must not count so.
+        running = (self.starts <= ts) & ((self.ends >= ts) | (self.ends == NO_TIME))
         return np.asarray(running & (self.created <= ts))
 
 

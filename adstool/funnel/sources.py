@@ -11,12 +11,14 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from adstool.features.items import NO_TIME
 from adstool.features.state import RequestContext, ServingState
 from adstool.funnel.ann import VectorIndex, best
 
 NEIGHBOURS_OF = 5  # last engaged items whose neighbours are looked for
 FILLER = "two_tower"  # fills what the other sources leave empty
 FRESH_DAYS = 7.0
+DAY = 86_400_000_000  # microseconds
 
 
 @dataclass(frozen=True)
@@ -84,10 +86,11 @@ def popular(asked: Asked, depth: int) -> Found:
 
 def fresh(asked: Asked, depth: int) -> Found:
     """Items of the last week, newest first, so that what nobody knows yet gets a chance; scores are -days."""
-    age = (asked.ctx.ts - asked.created) / 86_400_000_000
-    new = np.flatnonzero(asked.eligible & (age < FRESH_DAYS))
+    known = np.flatnonzero(asked.eligible & (asked.created != NO_TIME))
+    age = (asked.ctx.ts - asked.created[known]) / DAY
+    new = np.flatnonzero(age < FRESH_DAYS)
     chosen = new[best(-age[new], depth)]
-    return Found(chosen, -age[chosen].astype(np.float32))
+    return Found(known[chosen], -age[chosen].astype(np.float32))
 
 
 # The order decides which source is named when two found an item at the same rank.

@@ -10,10 +10,12 @@ import pytest
 
 from adstool.config import Settings
 from adstool.errors import AdstoolError
+from adstool.features.items import NO_TIME
 from adstool.features.state import ServingState
 from adstool.funnel.index import encode_corpus
 from adstool.funnel.rank import Ranker
 from adstool.funnel.request import Request
+from adstool.funnel.sources import SOURCES
 from adstool.marketplace.auction import exposure_curve, run_auction
 from adstool.serving.scorer import TowerScorer
 from adstool.warehouse import open_warehouse
@@ -92,6 +94,19 @@ def test_only_what_runs_can_be_shown(ranker: Ranker) -> None:
         allowed = set((state.eligible(moment) - first).tolist())
         assert 0 < len(allowed) < len(ranker.index.corpus)
         assert set(ranked.candidates.positions.tolist()) <= allowed
+
+
+def test_fresh_items_are_the_newest_of_a_week(ranker: Ranker) -> None:
+    asked = ranker.ask(Request.parse({"user_id": "u1"}, 5))
+    days = (asked.ctx.ts - asked.created) / 86_400_000_000
+    found = SOURCES["fresh"](asked, 4)
+    wanted = sorted((p for p in np.flatnonzero(asked.eligible) if days[p] < 7), key=lambda p: (days[p], p))[
+        :4
+    ]
+    assert found.positions.tolist() == wanted
+    assert found.scores == pytest.approx(-days[wanted], abs=1e-4)
+    ageless = dataclasses.replace(asked, created=np.full_like(asked.created, NO_TIME))
+    assert len(SOURCES["fresh"](ageless, 4).positions) == 0  # what has no age is not new
 
 
 def test_before_anything_existed_the_slate_is_empty_and_says_why(ranker: Ranker) -> None:
