@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import atexit
+import shutil
 import tempfile
 from functools import cache
 from pathlib import Path
@@ -31,6 +33,7 @@ def settings_of(ws: Workspace) -> Settings:
 def made() -> Path:
     """The workspace's folder; do not change it, copy it."""
     root = Path(tempfile.mkdtemp(prefix="adstool-shop-"))
+    atexit.register(shutil.rmtree, root, ignore_errors=True)
     world = WorldConfig(users=120, ads=60, pins=40, days=6, seed=3, requests_per_user_day=0.8)
     generate(world, root / "world", None, None)
     ws = Workspace(root / "shop")
