@@ -27,7 +27,7 @@ class TwoTowerConfig:
     mask_blocks: int = 0  # parallel MaskNet blocks before the MLP; 0: none
     mask_width: int = 64  # output of each MaskNet block
     dropout: float = 0.1  # after every hidden layer
-    id_dropout: float = 0.1  # chance that an id is hidden in training, so that the unknown buckets learn
+    id_dropout: float = 0.5  # chance that an id is hidden in training: buckets learn, ids do not overfit
     content_width: int = 32  # width of the projections of the content vectors
     history_used: int = 20  # most recent history entries that are read; 0: none
     embedding_penalty: float = 1e-3  # L2 on the embedding rows that a batch reads

@@ -271,7 +271,7 @@ def encode_table(
     """Chunks of (codes [n, F], numbers [n, M], labels [n]) of a scratch table, in the file's order."""
     names = ["label"] + [f"c{i}" for i in range(len(encoder.vocabularies))]
     names += [f"n{i}" for i in range(len(encoder.scales))]
-    reader = con.execute(f"select {', '.join(names)} from {table}").to_arrow_reader(CHUNK)
+    reader = con.sql(f"select {', '.join(names)} from {table}").to_arrow_reader(CHUNK)
     for batch in reader:
         codes = [v.encode(batch.column(f"c{i}")) for i, v in enumerate(encoder.vocabularies.values())]
         numbers = [scale.apply(_floats(batch.column(f"n{i}"))) for i, scale in enumerate(encoder.scales)]

@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
 # The first is the default. `interactrank` is the recipe of InteractRank's two-tower baseline.
 PRESETS: dict[str, dict[str, Any]] = {
-    "small": {"dim": 16, "hidden": (96,), "mask_blocks": 2, "mask_width": 48},
+    "small": {"dim": 16, "hidden": (96,), "mask_blocks": 2, "mask_width": 48, "average": 0.99},
     "interactrank": {
         "dim": 64,
         "hidden": (256,),
