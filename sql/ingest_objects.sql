@@ -15,12 +15,8 @@ final as (
             when len(json_keys(json)) > {present}
             then nullif(
                 json_merge_patch(
-                    case json_type(json, '$.attributes') when 'OBJECT' then json -> '$.attributes' else '{{}}'::json end,
-                    json_merge_patch(
-                        json_merge_patch(json, $strip::json),
-                        case when json_type(json, '$.attributes') in ('OBJECT', 'NULL')
-                            then '{{"attributes": null}}'::json else '{{}}'::json end
-                    )
+                    {base},
+                    json_merge_patch(json, $strip::json)
                 )::varchar,
                 '{{}}'
             )::json

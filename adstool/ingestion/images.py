@@ -28,6 +28,8 @@ class ImageFolder:
             if value.lower().startswith("file:"):
                 return None, f"image '{value[:80]}' is a file: address; give a path"
             return value, None
+        if "\0" in value:
+            return None, f"image {value[:80]!r} is not a path"
         try:
             real = self._real(os.path.join(self.root, value))
         except (ValueError, OSError) as error:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gzip
+import io
 import os
 import re
 import shutil
@@ -253,5 +254,6 @@ def open_stream(path: Path, compression: str) -> Any:
     if compression == "zstd":
         import pyarrow as pa
 
-        return pa.input_stream(str(path), compression="zstd", buffer_size=BLOCK)
+        # Arrow's stream has no lines; it has what a buffered reader asks of a raw one.
+        return io.BufferedReader(pa.input_stream(str(path), compression="zstd"), BLOCK)
     return open(path, "rb")

@@ -199,6 +199,7 @@ def _objects(table: Table, usable: Mapping[str, str], scan: str, parameters: Map
         f"(struct_extract_at(record, {place}) is not null)::integer" for place in range(1, len(usable) + 1)
     )
     sql = load_sql("ingest_objects").format(
+        base=load_sql("ingest_given_attributes").format(value="(json ->> '$.attributes')"),
         scan=scan,
         columns=",\n        ".join(columns),
         present=present,
@@ -210,7 +211,7 @@ def _objects(table: Table, usable: Mapping[str, str], scan: str, parameters: Map
         {
             **parameters,
             "structure": json.dumps(dict.fromkeys(usable.values(), "VARCHAR")),
-            "strip": json.dumps(dict.fromkeys(usable.values())),
+            "strip": json.dumps(dict.fromkeys([*usable.values(), ATTRIBUTES])),
         },
     )
 
