@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from adstool.commands._context import open_workspace
-from adstool.commands._output import emit, next_verb, say, table
+from adstool.commands._output import emit, next_verb, say
 from adstool.errors import UsageError
+
+if TYPE_CHECKING:
+    from adstool.ingestion.load import Counts
 
 
 def register(app: typer.Typer) -> None:
@@ -64,25 +67,38 @@ def ingest(
             result = load(con, workspace, paths, options)
     if emit(context, {**result.to_json(), "dry_run": dry_run}):
         return
-    table(
-        context,
-        ["table", "read", "new", "updated", "duplicate", "rejected"],
-        [
-            (n, c.read, c.inserted - c.updated, c.updated, c.duplicate, c.rejected)
-            for n, c in result.tables.items()
-        ],
-    )
+    for row in _lines(result.tables):
+        say(context, row)
     total = sum(counts.read for counts in result.tables.values())
-    say(
-        context, f"{total:,} rows in {result.seconds:.1f} s, {total / max(result.seconds, 1e-9):,.0f} rows/s."
-    )
+    say(context, f"{total:,} rows in {result.seconds:.1f} s, {total / max(result.seconds, 1e-9):,.0f} rows/s")
     if dry_run:
         say(context, "Nothing was written: this was a dry run.")
     refused = [name for name, counts in result.tables.items() if counts.rejected]
     if refused and not dry_run:
-        next_verb(context, f"{result.rejected:,} rows were refused: adstool rejects --table {refused[0]}")
-    else:
-        next_verb(context, "adstool status, then adstool run.")
+        say(context, f"{result.rejected:,} rows were refused: adstool rejects --table {refused[0]}")
+    next_verb(context, "adstool status, then adstool run.")
+
+
+def _lines(tables: dict[str, Counts]) -> list[str]:
+    """A line a table, its figures in columns."""
+    cells = [
+        [
+            name,
+            f"{counts.read:,} read",
+            f"{counts.inserted - counts.updated:,} new",
+            *([f"{counts.updated:,} updated"] if any(c.updated for c in tables.values()) else []),
+            f"{counts.duplicate:,} duplicate",
+            f"{counts.rejected:,} rejected",
+        ]
+        for name, counts in tables.items()
+    ]
+    widths = [max(map(len, column)) for column in zip(*cells, strict=True)]
+    return [
+        "  "
+        + row[0].ljust(widths[0])
+        + "".join(f"   {cell.rjust(w)}" for cell, w in zip(row[1:], widths[1:], strict=True))
+        for row in cells
+    ]
 
 
 def _pairs(texts: list[str]) -> dict[str, str]:
