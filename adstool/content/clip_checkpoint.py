@@ -44,7 +44,7 @@ class ClipTrainOptions:
     batch_size: int = 64  # small catalogues gain more from steps than from more negatives a step
     learning_rate: float = 1e-3
     weight_decay: float = 0.1
-    views: float = 0.5  # weight of telling pictures apart by what no text says; 0: not at all
+    views: float = 1.0  # weight of telling pictures apart by what no text says, in the second half
     augment: float = 0.2  # how far pictures are zoomed and moved; 0: not at all
     dim: int = 128  # length of the vectors, from scratch
     seed: int = 0

@@ -158,18 +158,19 @@ def _small(image: str, pixels: int) -> np.ndarray | str:
 
 
 def batches_of(
-    rows: np.ndarray, categories: Sequence[str], batch: int, rng: np.random.Generator
+    rows: np.ndarray, categories: Sequence[str] | None, batch: int, rng: np.random.Generator
 ) -> list[np.ndarray]:
-    """Rows of one epoch in batches, each row at most once: half of a batch alike, half from anywhere.
+    """Rows of one epoch in batches, each row at most once.
 
-    `categories` are those of `rows`. The first batch // 2 rows of a batch come from one category (or two
+    With `categories`, those of `rows`, the first batch // 2 rows of a batch come from one category (or two
     where one runs out): among them only colour, style and shape tell pictures apart, not what they are.
     """
     order = rng.permutation(len(rows))
     alike_size = batch // 2
     count = len(rows) // batch
     alike, other = order[: count * alike_size], order[count * alike_size :]
-    alike = alike[np.argsort(np.array([categories[row] for row in alike]), kind="stable")]
+    if categories is not None:
+        alike = alike[np.argsort(np.array([categories[row] for row in alike]), kind="stable")]
     chunks = rng.permutation(alike.reshape(count, alike_size))
     rest = other[: count * (batch - alike_size)].reshape(count, batch - alike_size)
     return [rows[np.concatenate(pair)] for pair in zip(chunks, rest, strict=True)]

@@ -2,9 +2,13 @@
 
 The loss is CLIP's, a softmax over the batch in both directions, with one change: a text is a positive of
 every picture of the batch it is true of (see clip_data.true_of), as in supervised contrastive learning
-(Khosla et al. 2020, equation 2), where targets share their weight evenly. To it comes a contrast between two
-views of the same picture (SLIP, Mu et al. 2021): texts name a product, and without it all that they leave
-unsaid, style above all, would be trained away.
+(Khosla et al. 2020, equation 2), where targets share their weight evenly.
+
+In the second half of the epochs comes a contrast between two views of the same picture (SLIP, Mu et al.
+2021), in batches half of which is of one category: texts name a product, and all that they leave unsaid,
+style above all, would be trained away. From the first epoch on it is in the way of what texts say. Measured
+on a synthetic catalogue, share of pictures whose category is named without training after five epochs: .52
+with it, .99 without.
 """
 
 from __future__ import annotations
@@ -255,12 +259,13 @@ class _Loop:
 
     def _batches(self, epoch: int) -> Iterator[tuple[torch.Tensor, torch.Tensor, torch.Tensor]]:
         rng = np.random.default_rng((self.options.seed, epoch))
+        late = self.options.views > 0 and epoch >= self.options.epochs / 2
         train = self.data.splits["train"]
         categories = [self.data.pairs[row].category for row in train]
-        for rows in batches_of(train, categories, self.batch, rng):
+        for rows in batches_of(train, categories if late else None, self.batch, rng):
             pairs = [self.data.pairs[row] for row in rows]
             texts = [draw_text(pair, rng) for pair in pairs]
-            if self.options.views > 0:
+            if late:
                 rows = np.concatenate([rows, rows[: self.batch // 2]])
             pictures = augmented(normalised(self.data.pictures[rows]), rng, self.options.augment)
             yield (
