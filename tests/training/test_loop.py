@@ -4,18 +4,12 @@ from __future__ import annotations
 
 import dataclasses
 import math
-import os
-import signal
-import subprocess
-import sys
-import time
 from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
-from safetensors.torch import load_file
 from training.synthetic import SyntheticExamples, make_examples
 
 from adstool.config import Settings
@@ -197,49 +191,6 @@ def test_training_learns_what_there_is(tmp_path: Path) -> None:
     assert floor < got < floor + 0.35 * (base - floor)
     lucky = truth.sum() / label.sum()  # what the draw of the labels alone does to the ratio
     assert result.metrics["test"]["click"]["calibration"] / lucky == pytest.approx(1.0, abs=0.08)
-
-
-SCRIPT = """
-import sys
-from pathlib import Path
-from training.synthetic import make_examples
-from training.test_loop import OPTIONS, plan_of
-from adstool.training.engagement import train_examples
-examples = make_examples(6000)
-plan = plan_of(checkpoint_seconds=0.0)
-folder = Path(sys.argv[1])
-result = train_examples("e", examples.spec(), plan, examples, examples.encoder, folder, OPTIONS)
-print(result.resumed)
-"""
-
-
-def test_kill_and_repeat_gives_the_undisturbed_model(tmp_path: Path) -> None:
-    whole, cut = tmp_path / "whole", tmp_path / "cut"
-    whole.mkdir()
-    cut.mkdir()
-    tests = str(Path(__file__).resolve().parents[1])
-    environment = {**os.environ, "PYTHONPATH": tests}
-
-    def start(folder: Path) -> subprocess.Popen[str]:
-        command = [sys.executable, "-c", SCRIPT, str(folder)]
-        return subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, text=True)
-
-    victim = start(cut)
-    deadline = time.monotonic() + 120
-    while True:
-        assert time.monotonic() < deadline
-        assert victim.poll() is None, "it ended before it could be killed"
-        path = cut / NAME
-        if path.is_file() and path.stat().st_size > 0:
-            break
-        time.sleep(0.005)
-    os.kill(victim.pid, signal.SIGKILL)
-    victim.wait()
-    assert not (cut / "model.safetensors").exists()
-    other, again = start(whole), start(cut)
-    assert other.communicate()[0].strip() == "False"
-    assert again.communicate()[0].strip() == "True"
-    assert same(load_file(whole / "model.safetensors"), load_file(cut / "model.safetensors"))
 
 
 GOLDEN = {"train": [0.8399, 0.8369, 0.8311], "valid": [0.8249, 0.8219, 0.8171]}
