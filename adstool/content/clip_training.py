@@ -220,42 +220,43 @@ class _Loop:
             shown.update(len(self.curve) * self.steps)
             for epoch in range(len(self.curve), self.options.epochs):
                 began = time.monotonic()
-                loss = self._epoch(epoch, shown)
+                losses = self._epoch(epoch, shown)
                 self.seconds += time.monotonic() - began
                 valid = held_out_metrics(self.clip, self.data, "valid")
-                self.curve.append({"epoch": epoch + 1, "train_loss": loss} | _prefixed(valid))
+                self.curve.append({"epoch": epoch + 1} | losses | _prefixed(valid))
                 log.debug("epoch %d: %s", epoch + 1, self.curve[-1])
                 clip_checkpoint.save(self.run_dir, self.clip.model, self.optimizer, plan, self.curve)
 
-    def _epoch(self, epoch: int, shown: Any) -> float:
+    def _epoch(self, epoch: int, shown: Any) -> dict[str, float]:
         self.clip.model.train()
         losses = []
         for step, (pictures, tokens, true) in enumerate(self._batches(epoch)):
             self._set_rate(epoch * self.steps + step)
-            loss = self._loss(pictures, tokens, true)
+            by_text, by_view = self._losses(pictures, tokens, true)
             self.optimizer.zero_grad(set_to_none=True)
-            loss.backward()  # type: ignore[no-untyped-call]
+            (by_text + self.options.views * by_view).backward()  # type: ignore[no-untyped-call]
             self.optimizer.step()
             with torch.no_grad():
                 self.clip.model.logit_scale.clamp_(0.0, MAX_SCALE)
-            losses.append(loss.item())
+            losses.append((by_text.item(), by_view.item()))
             self.rows += len(true)
             shown.update(1)
         self.clip.model.eval()
-        return float(np.mean(losses))
+        by_text, by_view = np.mean(losses, axis=0)
+        return {"train_loss": float(by_text), "view_loss": float(by_view)}
 
-    def _loss(self, pictures: torch.Tensor, tokens: torch.Tensor, true: torch.Tensor) -> torch.Tensor:
-        """Loss of a batch of n pairs; after the first n pictures come second views of the first of them."""
+    def _losses(
+        self, pictures: torch.Tensor, tokens: torch.Tensor, true: torch.Tensor
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        """Both losses of a batch of n pairs; after the first n pictures come second views of the first."""
         with torch.autocast(self.device.type, torch.bfloat16, enabled=self.bf16):
             image = self.clip.model.encode_image(pictures)
             text = self.clip.model.encode_text(tokens)
         image, text = F.normalize(image.float(), dim=-1), F.normalize(text.float(), dim=-1)
         pairs = len(text)
-        loss = contrastive_loss(image[:pairs], text, self.clip.model.logit_scale.exp(), true)
-        if len(image) > pairs:
-            again = image[pairs:]
-            loss = loss + self.options.views * view_loss(image[: len(again)], again)
-        return loss
+        by_text = contrastive_loss(image[:pairs], text, self.clip.model.logit_scale.exp(), true)
+        again = image[pairs:]
+        return by_text, view_loss(image[: len(again)], again) if len(again) else torch.zeros_like(by_text)
 
     def _batches(self, epoch: int) -> Iterator[tuple[torch.Tensor, torch.Tensor, torch.Tensor]]:
         rng = np.random.default_rng((self.options.seed, epoch))
