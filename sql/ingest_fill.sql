@@ -1,5 +1,5 @@
--- Grain: a record of a file, in its order, refused ones too: those have a null key and the reason in
--- attributes. Columns: the table's own, typed, and attributes.
+-- Grain: a record of a file, in its order, refused ones too: their attributes begin with a mark, and say why.
+-- Columns: the table's own, typed, and attributes.
 insert into {destination} ({names}, attributes)
 with
 source as (
@@ -21,6 +21,9 @@ judged as (
     from typed
 )
 select
-    {kept},
-    case when reason is null then attributes else json_object('row', {row}, 'reason', reason) end
+    {names},
+    case
+        when reason is null then attributes
+        else json_object('refused', $mark, 'row', {row}, 'reason', reason)
+    end as attributes
 from judged

@@ -5,4 +5,4 @@ select
     coalesce((attributes ->> 'row')::bigint, rowid - $first) as row,
     attributes ->> 'reason' as reason
 from {destination}
-where rowid >= $first and {key} is null
+where rowid >= $first and starts_with(attributes::varchar, concat('{{"refused":"', $mark, '"'))

