@@ -78,7 +78,9 @@ def require(
     free = [name for name in header if name not in known and mapping.get(name) not in known]
     pairs: dict[str, str | None] = {}
     for name in missing:
-        pairs[name] = nearest(name, [key for key in free if key not in pairs.values()])
+        left = [key for key in free if key not in pairs.values()]
+        own = "id" if name == table.key and "id" in left else None  # of the table's own things
+        pairs[name] = nearest(name, left) or own
     likely = [f"--map {near}={name}" for name, near in pairs.items() if near]
     listed = ", ".join(sorted(free)[:20]) or "none"
     hint = f"Did you mean {' '.join(likely)}?" if likely else f"Name it with --map COLUMN={missing[0]}."
@@ -220,11 +222,20 @@ def csv_header(source: Input) -> tuple[Dialect, list[str]]:
     """Dialect and column names of a csv file; an empty file has no names. Raises DataError on doubles."""
     with source.open() as handle:
         line = handle.readline(BIGGEST_HEADER)
-    text = line.decode("utf-8-sig", errors="replace").rstrip("\r\n")
-    if not text:
+    if not line:
         return Dialect(), []
-    delimiter = max(DELIMITERS, key=lambda mark: len(next(csv.reader([text], delimiter=mark))))
-    names = [name.strip() for name in next(csv.reader([text], delimiter=delimiter))]
+    text = line.decode("utf-8-sig", errors="replace").rstrip("\r\n")
+    if not text.strip():
+        raise DataError(f"The first line of {source.name} is empty.", "It should name the columns.")
+    try:
+        cuts = {mark: next(csv.reader([text], delimiter=mark)) for mark in DELIMITERS}
+    except csv.Error as error:
+        raise DataError(
+            f"The first line of {source.name} is no list of columns: {error}",
+            "Lines should end in a line feed, and the first should name the columns.",
+        ) from None
+    delimiter = max(DELIMITERS, key=lambda mark: len(cuts[mark]))
+    names = [name.strip() for name in cuts[delimiter]]
     doubled = [name for name in names if name and names.count(name) > 1]
     if doubled:
         raise DataError(

@@ -141,6 +141,34 @@ def test_what_goes_in_comes_out_and_goes_in_again_as_duplicates(shop: Any, tmp_p
     assert other.rows("from events order by event_id") == before
 
 
+@pytest.mark.parametrize(
+    ("data", "said"),
+    [
+        (b"\nuser_id\nu1\n", "is empty"),
+        (b"user_id\ru1\ru2\r", "no list of columns"),
+        (b"user_id,user_id\na,b\n", "two columns called 'user_id'"),
+        (b"id,country\na,de\n", "no column 'user_id'"),
+    ],
+)
+def test_a_csv_without_a_sound_first_line_is_refused_whole(shop: Any, data: bytes, said: str) -> None:
+    path = shop.ws.root / "users.csv"
+    path.write_bytes(data)
+    with pytest.raises(DataError, match=said) as refused:
+        shop.ingest(path)
+    assert "--map id=user_id" in refused.value.hint or said != "no column 'user_id'"
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["user_id;country\nu1;de\n", "user_id\tcountry\nu1\tde\n", ' user_id ,"country"\r\nu1,"de"\r\n\r\n'],
+)
+def test_delimiters_quotes_and_line_ends_of_csv(shop: Any, text: str) -> None:
+    path = shop.ws.root / "users.csv"
+    path.write_bytes(text.encode())
+    assert shop.counts(path) == {"users": (1, 1, 0, 0)}
+    assert shop.rows("select user_id, country from users") == [("u1", "de")]
+
+
 def test_zstd_is_read(shop: Any) -> None:
     path = shop.ws.root / "events.jsonl.zst"
     with pa.output_stream(str(path), compression="zstd") as target:
