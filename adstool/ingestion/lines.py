@@ -14,6 +14,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from adstool.ingestion.checksum import KeyCounter
 from adstool.ingestion.inputs import Dialect, Input
 from adstool.warehouse import load_sql
 
@@ -35,17 +36,22 @@ class RowsDisagree(Exception):
 
 
 def locate(
-    source: Input, dialect: Dialect, rows: np.ndarray[Any, Any], total: int | None, *, explain: bool = False
+    source: Input,
+    dialect: Dialect,
+    rows: np.ndarray[Any, Any],
+    total: int | None,
+    keys: KeyCounter | None = None,
 ) -> Iterator[pa.RecordBatch]:
     """Batches (row, line, text, problem) of the records `rows` (int64, ascending, from 0).
 
     The file is jsonl or csv; `line` is the first physical line of the record, from 1. Raises RowsDisagree
-    when the file does not have `total` records. `problem` is null, but with `explain` says why a line of a
-    jsonl file is no JSON object.
+    when the file does not have `total` records. `problem` is null, but with `keys`, which counts
+    the keys in the records, says why a line of a jsonl file is no JSON object.
     """
     wanted = iter(rows.tolist())
     following = next(wanted, -1)
     found: list[tuple[int, int, str, str | None]] = []
+    raws: list[bytes] = []
     count = -1
     with source.open() as handle:
         records = _lines(handle) if source.format == "jsonl" else _csv_records(handle, dialect)
@@ -53,12 +59,20 @@ def locate(
             count += 1
             if count != following:
                 continue
-            problem = _object(raw)[1] if explain else None
+            problem = None
+            if keys is not None:
+                problem = _object(raw)[1]
+                raws.append(raw)
             found.append((count, line, _text(raw, dialect.encoding), problem))
             following = next(wanted, -1)
             if len(found) == BATCH:
                 yield _located(found)
                 found = []
+                if keys is not None:
+                    keys.update(b"".join(raws))
+                    raws = []
+    if keys is not None:
+        keys.update(b"".join(raws))
     if total is not None and count + 1 != total:
         raise RowsDisagree(source.name)
     yield _located(found)

@@ -13,7 +13,7 @@ import numpy as np
 import pyarrow as pa
 
 from adstool.errors import AdstoolError, DataError
-from adstool.ingestion.checksum import Checksum
+from adstool.ingestion.checksum import Checksum, KeyCounter
 from adstool.ingestion.images import resolve_images
 from adstool.ingestion.inputs import Dialect, Input, damaged, first_line
 from adstool.ingestion.lines import RowsDisagree, convert, locate, locate_in_parquet
@@ -148,8 +148,6 @@ def _take(
     }
     relation, dialect = _relation(con, job, copy, whole)
     read, first = _fill(con, table, relation, names["destination"])
-    if relation.keys:
-        _check_keys(con, job, checksum, table, relation, names["destination"], first)
     con.execute(load_sql("ingest_refused").format(**names), {"first": first, "mark": MARK})
     if _scalar(con, "select count(*) from refused"):
         con.execute(load_sql("ingest_remove_refused").format(**names), {"first": first, "mark": MARK})
@@ -158,8 +156,11 @@ def _take(
         if missing:
             log.warning("%s: %d of its images do not exist.", job.source.name, missing)
     rejected = _scalar(con, "select count(*) from refused")
+    refused_keys = _locate(con, job, relation, dialect, copy, read) if rejected else 0
+    if relation.keys:
+        values = checksum.keys() - refused_keys
+        _check_keys(con, job, table, relation, names["destination"], first, values)
     if rejected:
-        _locate(con, job, relation, dialect, copy, read)
         if job.abort:
             raise _first_refusal(con, job, rejected)
         if not job.dry_run:
@@ -187,16 +188,19 @@ def _fill(
 def _check_keys(
     con: duckdb.DuckDBPyConnection,
     job: Job,
-    checksum: Checksum,
     table: Table,
     relation: Relation,
     destination: str,
     first: int,
+    bound: int,
 ) -> None:
-    """Raise OtherKeys when objects have keys besides those read; mostly, counting shows they have not."""
+    """Raise OtherKeys when good rows have keys besides those read; mostly, counting shows they have not.
+
+    `bound` is how many keys with a value the good rows have at most.
+    """
     values = " + ".join(f"count({name})" for name in table.names)
     found = _scalar(con, f"select {values} from {destination} where rowid >= $first", {"first": first})
-    if checksum.keys() != found and (others := other_keys(con, job.source, relation.keys)):
+    if bound != found and (others := other_keys(con, job.source, relation.keys)):
         raise OtherKeys(", ".join(others[:20]))
 
 
@@ -257,8 +261,9 @@ def _locate(
     dialect: Dialect,
     copy: Input | None,
     read: int,
-) -> None:
-    """Fill `located` with line and text of every refused record."""
+) -> int:
+    """Fill `located` with line and text of every refused record; how many keys with a value they may have."""
+    keys = KeyCounter()
     found = con.execute(load_sql("ingest_refused_rows")).fetchnumpy()["row"]
     rows: np.ndarray[Any, Any] = np.asarray(found, dtype=np.int64)
     if copy is not None:
@@ -268,7 +273,7 @@ def _locate(
     else:
         # A record of a public format may have become several rows, so their number says nothing.
         total = None if relation.numbered else read
-        batches = locate(job.source, dialect, rows, total, explain=bool(relation.keys))
+        batches = locate(job.source, dialect, rows, total, keys if relation.keys else None)
     con.execute(
         "create or replace temp table located (row bigint, line bigint, text varchar, problem varchar)"
     )
@@ -276,6 +281,7 @@ def _locate(
         con.register("located_batch", pa.Table.from_batches([batch]))
         con.execute("insert into located select * from located_batch")
         con.unregister("located_batch")
+    return keys.finish()
 
 
 def _first_refusal(con: duckdb.DuckDBPyConnection, job: Job, rejected: int) -> DataError:
