@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from adstool import progress
-from adstool.device import Device
+from adstool.device import Device, cpu_has_bf16
 from adstool.errors import AdstoolError
 from adstool.models.inputs import Batch
 from adstool.training.batches import Rows, batch_count, epoch_batches, prefetch
@@ -68,6 +68,7 @@ class FitResult:
     best_loss: float
     rows_per_second: float
     seconds: float
+    precision: str  # fp32 | bf16, as it was
     resumed: bool
 
 
@@ -94,6 +95,13 @@ def fit(
         torch.set_num_threads(before)
 
 
+def precision_of(config: LoopConfig, device: Device) -> str:
+    """fp32 or bf16: `auto` takes bf16 on GPUs and on processors that multiply it in hardware."""
+    if config.precision != "auto":
+        return config.precision
+    return "bf16" if device.name == "cuda" or (device.name == "cpu" and cpu_has_bf16()) else "fp32"
+
+
 def threads_for(dense: list[nn.Parameter], batch_size: int, available: int) -> int:
     """All threads for steps of a GFLOP and more; one for smaller ones, which wait more than they save.
 
@@ -115,7 +123,7 @@ class _Fit:
         self.best: dict[str, Tensor] = {}
         self.mean: dict[str, Tensor] = _copy(self.model) if config.average > 0 else {}
         self.steps = batch_count(task.rows, config.batch_size)
-        self.autocast = config.precision == "bf16"
+        self.precision = precision_of(config, device)
 
     def run(self, resume: bool) -> FitResult:
         """All epochs from the checkpoint, or from the start."""
@@ -132,7 +140,14 @@ class _Fit:
             self.model.load_state_dict(self.best)
         rate = done.trained_rows / done.seconds if done.seconds else 0.0
         return FitResult(
-            done.curve, done.epoch, done.best_epoch, done.best_loss, rate, done.seconds, state is not None
+            curve=done.curve,
+            epochs=done.epoch,
+            best_epoch=done.best_epoch,
+            best_loss=done.best_loss,
+            rows_per_second=rate,
+            seconds=done.seconds,
+            precision=self.precision,
+            resumed=state is not None,
         )
 
     def _restore(self, state: State) -> Tensor | None:
@@ -197,7 +212,7 @@ class _Fit:
             if len(optimizer.param_groups) > 1:
                 optimizer.param_groups[1]["lr"] = rate
             optimizer.zero_grad(set_to_none=True)
-        with torch.autocast(self.device.name, dtype=torch.bfloat16, enabled=self.autocast):
+        with torch.autocast(self.device.name, dtype=torch.bfloat16, enabled=self.precision == "bf16"):
             loss = self.task.loss(batch)
         value = float(loss.detach())
         if not math.isfinite(value):

@@ -35,7 +35,7 @@ class LoopConfig:
     seed: int = 0
     schedule: str = "constant"  # constant | cosine, down to a tenth over all epochs
     warmup: int = 20  # steps over which the learning rate rises from nothing
-    precision: str = "fp32"  # fp32 | bf16 for the dense layers' products
+    precision: str = "auto"  # fp32 | bf16 for the dense layers' products; auto: bf16 where it is in hardware
     average: float = 0.0  # weight of the past in the averaged model that is validated and kept; 0: none
     clip: float = 10.0  # largest norm of the dense gradient
     checkpoint_seconds: float = 60.0  # between checkpoints inside an epoch; each epoch ends with one
@@ -47,7 +47,10 @@ class LoopConfig:
                 raise UsageError(f"{name} must be at least 1, not {getattr(self, name)}.", "Give a count.")
         if not self.learning_rate > 0:
             raise UsageError(f"learning_rate must be above 0, not {self.learning_rate}.", "Try 0.001.")
-        for name, choices in (("schedule", ("constant", "cosine")), ("precision", ("fp32", "bf16"))):
+        for name, choices in (
+            ("schedule", ("constant", "cosine")),
+            ("precision", ("auto", "fp32", "bf16")),
+        ):
             if getattr(self, name) not in choices:
                 raise UsageError(
                     f"{name} is {getattr(self, name)!r}; it can be {' or '.join(choices)}.", "Choose one."

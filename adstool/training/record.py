@@ -114,6 +114,7 @@ def finish_run(
             "parameters": parameters,
             "device": device.name,
             "device_reason": device.reason,
+            "precision": fitted.precision,
             "seconds": fitted.seconds,
             "rows_per_second": fitted.rows_per_second,
             "epochs": fitted.epochs,

@@ -28,7 +28,8 @@ from adstool.training.loop import FitResult, fit
 from adstool.training.options import Plan, TrainOptions, make_plan
 from adstool.training.record import training_device
 
-OPTIONS = TrainOptions(overrides={"hidden": "16", "cross_rank": "8"}, epochs=3, batch_size=256, seed=5)
+SMALL = {"hidden": "16", "cross_rank": "8", "precision": "fp32"}
+OPTIONS = TrainOptions(overrides=SMALL, epochs=3, batch_size=256, seed=5)
 
 
 def plan_of(options: TrainOptions = OPTIONS, **loop: object) -> Plan:
@@ -102,7 +103,7 @@ def test_prefetch_keeps_order_and_raises_where_the_error_was() -> None:
 def test_a_resumed_run_has_the_same_bits(survives: int, every: float, tmp_path: Path) -> None:
     """Killed between epochs' checkpoints, and (every = 0) with a checkpoint after every batch."""
     examples = make_examples(3000)
-    plan = plan_of(checkpoint_seconds=every)
+    plan = plan_of(checkpoint_seconds=every, precision="auto")
     (tmp_path / "whole").mkdir()
     (tmp_path / "cut").mkdir()
     whole, expected = fitted(examples, plan, tmp_path / "whole")

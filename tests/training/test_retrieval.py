@@ -89,7 +89,7 @@ def test_lightweight_heads_start_at_the_base_rates_and_learn(tmp_path: Path) -> 
     rates = np.nanmean(EXAMPLES.labels[EXAMPLES.splits["train"]], axis=0)
     np.testing.assert_allclose(sigmoid(model.bias.detach().numpy()), rates, atol=2e-3)
     task = lightweight.LightweightTask(model, EXAMPLES, lightweight.LightweightTaskConfig())
-    options = TrainOptions(epochs=8, batch_size=128, overrides={"learning_rate": "0.01"})
+    options = TrainOptions(epochs=8, batch_size=256, overrides={"learning_rate": "0.01"})
     plan = make_plan(
         Settings(), options, lightweight.PRESETS, TwoTowerConfig, lightweight.LightweightTaskConfig
     )
