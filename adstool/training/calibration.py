@@ -1,12 +1,13 @@
 """Calibration of probabilities: a global curve a head, and a line a surface with shrinkage. No torch here.
 
 Everything happens in log odds, z = ln p / (1 - p). The global curve is the identity, Platt's line, or an
-isotonic curve, whichever predicts held-out folds of the validation split best. Each surface then gets its
-own line on top, a * g(z) + b, pulled to (1, 0) by a normal prior, so that one with few positives stays close.
+isotonic curve, as held-out folds of the validation split justify. Each surface may then get its own line on
+top, a * g(z) + b, pulled to (1, 0) by a normal prior, so that one with few positives stays close.
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -182,23 +183,66 @@ def _join_small(
 
 
 def fit_curve(z: Array, labels: Array) -> Curve:
-    """The curve whose kind predicts held-out folds best, fitted on all rows; the identity when in doubt."""
+    """The plainest curve that no other clearly beats on held-out folds, fitted on all rows.
+
+    From the identity to Platt's line to an isotonic curve: each must lower the loss by more than its standard
+    error, since a curve that fits chance in the validation split makes the test split worse.
+    """
     if len(labels) < 2 * FOLDS or labels.sum() < 2 * FOLDS or labels.sum() > len(labels) - 2 * FOLDS:
         return Curve()
 
     def platt(zs: Array, ys: Array) -> Curve:
         return Curve(*fit_platt(zs, ys, GLOBAL_PRIOR))
 
-    kinds = {"identity": lambda zs, ys: Curve(), "platt": platt, "isotonic": fit_isotonic}
     fold = np.arange(len(labels)) % FOLDS
-    losses = dict.fromkeys(kinds, 0.0)
+    best: Callable[[Array, Array], Curve] = _identity
+    least = _row_losses(z, labels)
+    for fit in (platt, fit_isotonic):
+        held_out = np.empty_like(z)
+        for held in range(FOLDS):
+            inside = fold != held
+            held_out[~inside] = fit(z[inside], labels[inside])(z[~inside])
+        losses = _row_losses(held_out, labels)
+        if _clearly_less(losses, least):
+            best, least = fit, losses
+    return best(z, labels)
+
+
+def _identity(z: Array, labels: Array) -> Curve:
+    return Curve()
+
+
+def _row_losses(z: Array, labels: Array) -> Array:
+    return np.asarray(np.logaddexp(0.0, z) - labels * z)
+
+
+def _clearly_less(losses: Array, others: Array) -> bool:
+    """Whether the mean of the row losses is lower by more than its standard error."""
+    gain = others - losses
+    return bool(gain.mean() > gain.std() / np.sqrt(len(gain)))
+
+
+def fit_surfaces(
+    z: Array, labels: Array, surfaces: NDArray[np.integer[Any]]
+) -> dict[int, tuple[float, float]]:
+    """A line a surface on top of the global curve's log odds, where held-out folds say that lines help."""
+    codes = np.unique(surfaces)
+    if len(codes) < 2:
+        return {}
+
+    def lines(rows: NDArray[np.bool_]) -> dict[int, tuple[float, float]]:
+        chosen = {int(code): rows & (surfaces == code) for code in codes}
+        return {code: fit_platt(z[part], labels[part], SURFACE_PRIOR) for code, part in chosen.items()}
+
+    fold = np.arange(len(labels)) % FOLDS
+    held_out = z.copy()
     for held in range(FOLDS):
-        inside = fold != held
-        for name, fit in kinds.items():
-            curve = fit(z[inside], labels[inside])
-            losses[name] += log_loss(labels[~inside], sigmoid(curve(z[~inside])))
-    best = min(losses, key=lambda name: losses[name])
-    return kinds[best](z, labels)
+        for code, (slope, intercept) in lines(fold != held).items():
+            rows = (fold == held) & (surfaces == code)
+            held_out[rows] = slope * z[rows] + intercept
+    if not _clearly_less(_row_losses(held_out, labels), _row_losses(z, labels)):
+        return {}
+    return lines(np.ones(len(labels), dtype=bool))
 
 
 def fit_calibration(
@@ -214,14 +258,8 @@ def fit_calibration(
         z = logits[known, column].astype(np.float64)
         y = labels[known, column].astype(np.float64)
         curve = fit_curve(z, y)
-        lines: dict[int, tuple[float, float]] = {}
-        if surfaces is not None and len(y):
-            shown = surfaces[known]
-            base = curve(z)
-            for code in np.unique(shown):
-                rows = shown == code
-                lines[int(code)] = fit_platt(base[rows], y[rows], SURFACE_PRIOR)
-        heads.append(HeadCalibration(curve, lines if len(lines) > 1 else {}))
+        lines = fit_surfaces(curve(z), y, surfaces[known]) if surfaces is not None and len(y) else {}
+        heads.append(HeadCalibration(curve, lines))
     return Calibration(names, tuple(heads))
 
 

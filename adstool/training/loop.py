@@ -103,12 +103,12 @@ def precision_of(config: LoopConfig, device: Device) -> str:
 
 
 def threads_for(dense: list[nn.Parameter], batch_size: int, available: int) -> int:
-    """All threads for steps of a GFLOP and more; one for smaller ones, which wait more than they save.
+    """All threads for steps of 4 GFLOP and more; one for smaller ones, which wait more than they save.
 
     It depends on nothing that changes between runs: another number of threads rounds sums differently.
     """
     flops = 6 * batch_size * sum(p.numel() for p in dense if p.dim() > 1)
-    return available if flops >= 1e9 else 1
+    return available if flops >= 4e9 else 1
 
 
 class _Fit:

@@ -152,3 +152,18 @@ def test_a_run_is_calibrated_from_what_training_left(tmp_path: Path) -> None:
     (tmp_path / "predictions.npz").write_bytes(b"PK broken")
     with pytest.raises(DataError, match=r"predictions\.npz"):
         calibrate_run(Workspace(tmp_path), Settings(), None, tmp_path)
+
+
+def test_chance_is_not_fitted() -> None:
+    """A calibrated model stays nearly as it is: over many small validation splits, little is lost."""
+    lost = []
+    for seed in range(20):
+        z, y = draw(1500, 100 + seed)
+        surface = np.random.default_rng(seed).integers(0, 3, 1500)
+        fitted = fit_calibration(("a",), z[:, None], y[:, None], surface)
+        new_z, _ = draw(4000, 200 + seed)
+        p = sigmoid(new_z)
+        q = fitted.apply(p[:, None], np.zeros(4000, dtype=int))[:, 0]
+        # The divergence from the true probabilities: what the calibration costs, without the labels' noise.
+        lost.append(np.mean(p * np.log(p / q) + (1 - p) * np.log((1 - p) / (1 - q))))
+    assert np.mean(lost) < 0.0005
