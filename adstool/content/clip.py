@@ -122,7 +122,11 @@ class ClipModel:
         self._torch = torch
         self.device = pick_device()
         self.model = model.eval().requires_grad_(False).to(self.device.torch)
-        self.preprocess = preprocess
+        # open_clip prepares a picture by shaping it, then to_tensor and Normalize, both in float. Those two are
+        # done here a batch at a time: they take half of the time that a picture costs outside the model.
+        *self._shape, _, normalise = preprocess.transforms
+        self._mean = torch.tensor(normalise.mean).to(self.device.torch)
+        self._std = torch.tensor(normalise.std).to(self.device.torch)
         self.tokenizer = tokenizer
         self.precision = "fp32"
         self.dtype = torch.float32
@@ -131,17 +135,17 @@ class ClipModel:
             self.dim = int(self.model.encode_text(tokens).shape[-1])
 
     def prepare(self, picture: Image.Image) -> torch.Tensor:
-        """A picture as the model takes it: float32 [3, height, width]."""
-        prepared: torch.Tensor = self.preprocess(picture)
-        return prepared
+        """A picture shaped as the model takes it: uint8 [height, width, 3]."""
+        for step in self._shape:
+            picture = step(picture)
+        return self._torch.from_numpy(np.array(picture, np.uint8))
 
     def encode_images(self, pictures: Sequence[torch.Tensor]) -> np.ndarray:
-        """Unit vectors float32 [n, dim] of prepared pictures."""
+        """Unit vectors float32 [n, dim] of prepared pictures, uint8 [height, width, 3] each."""
         torch = self._torch
         with torch.inference_mode():
-            batch = torch.stack(list(pictures)).to(self.device.torch, self.dtype)
-            if batch.device.type == "cpu":
-                batch = batch.contiguous(memory_format=torch.channels_last)
+            batch = torch.stack(list(pictures)).to(self.device.torch).float()
+            batch = batch.div_(255).sub_(self._mean).div_(self._std).to(self.dtype).permute(0, 3, 1, 2)
             return self._unit(self.model.encode_image(batch))
 
     def encode_texts(self, texts: Sequence[str]) -> np.ndarray:

@@ -34,6 +34,21 @@ def item_text(title: str | None, description: str | None) -> str:
     return ". ".join(part.strip() for part in (title, description) if part and part.strip())
 
 
+def singular(word: str) -> str:
+    """An English noun without its plural ending: dresses to dress, shoes to shoe; other words unharmed.
+
+    Catalogues name categories in the plural and people search in the singular.
+    """
+    if re.search(r"(ss|sh|ch|x)es$", word, re.IGNORECASE):
+        return word[:-2]
+    return word[:-1] if re.search(r"[^su\d]s$", word, re.IGNORECASE) and len(word) > 3 else word
+
+
+def words_of(text: str) -> frozenset[str]:
+    """The words of a text, in lower case and singular."""
+    return frozenset(singular(word) for word in WORD.findall(text.lower()))
+
+
 @dataclass(frozen=True)
 class Pair:
     """A picture and what the catalogue says of it."""
@@ -50,8 +65,8 @@ class Pair:
 
     @property
     def words(self) -> frozenset[str]:
-        """All words said of the picture, in lower case."""
-        return frozenset(WORD.findall(f"{self.text} {self.category}".lower()))
+        """All words said of the picture, in lower case and singular."""
+        return words_of(f"{self.text} {self.category}")
 
 
 @dataclass(frozen=True)
@@ -182,16 +197,16 @@ def draw_text(pair: Pair, rng: np.random.Generator) -> str:
     The short ones make the model answer what people type; a title alone teaches it titles.
     """
     kind = rng.random()
-    if kind < 0.45:
+    if kind < 0.4:
         return pair.text
-    if kind < 0.65 and pair.title:
+    if kind < 0.55 and pair.title:
         return pair.title
-    if kind < 0.85 and pair.category:
-        return pair.category
+    if kind < 0.75 and pair.category:
+        return singular(pair.category) if rng.random() < 0.5 else pair.category
     words = WORD.findall(f"{pair.title or pair.text} {pair.category}")
     count = min(len(words), int(rng.integers(1, 5)))
     chosen = np.sort(rng.permutation(len(words))[:count])
-    return " ".join(words[index] for index in chosen)
+    return " ".join(singular(words[index]) if rng.random() < 0.5 else words[index] for index in chosen)
 
 
 def true_of(texts: Sequence[str], pairs: Sequence[Pair]) -> np.ndarray:
@@ -199,7 +214,7 @@ def true_of(texts: Sequence[str], pairs: Sequence[Pair]) -> np.ndarray:
 
     So a title is no negative of another picture with the same title, and "red shoes" none of any red shoes.
     """
-    said = [frozenset(WORD.findall(text.lower())) for text in texts]
+    said = [words_of(text) for text in texts]
     of_pair = [pair.words for pair in pairs]
     index = {word: column for column, word in enumerate(sorted(frozenset().union(*said)))}
     text_words = np.zeros((len(texts), len(index)), np.float32)

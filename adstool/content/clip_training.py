@@ -126,9 +126,10 @@ def held_out_metrics(clip: ClipModel, data: ClipData, split: str) -> dict[str, f
     pairs = [data.pairs[row] for row in rows]
     if not pairs:
         return {"n": 0}
+    shown = np.ascontiguousarray(data.pictures[rows].transpose(0, 2, 3, 1))
     image = np.concatenate(
         [
-            clip.encode_images(list(normalised(data.pictures[rows[start : start + 256]])))
+            clip.encode_images(list(torch.from_numpy(shown[start : start + 256])))
             for start in range(0, len(rows), 256)
         ]
     )

@@ -12,7 +12,16 @@ import torch.nn.functional as F
 from hypothesis import given
 from hypothesis import strategies as st
 
-from adstool.content.clip_data import Pair, batches_of, draw_text, item_text, split_of, true_of
+from adstool.content.clip_data import (
+    Pair,
+    batches_of,
+    draw_text,
+    item_text,
+    singular,
+    split_of,
+    true_of,
+    words_of,
+)
 from adstool.content.clip_metrics import clip_metrics
 from adstool.content.clip_training import augmented, contrastive_loss, normalised, view_loss
 from adstool.content.vocabulary import MERGES, catalogue_merges, load_tokenizer, write_merges
@@ -42,9 +51,16 @@ def test_a_text_is_true_of_pictures_of_which_all_its_words_are_said() -> None:
         Pair("b", "Long red evening dress", "", "Dresses"),
         Pair("c", "Red shoe", "with a strap", "Shoes"),
     ]
-    texts = ["red dress", "Long red evening dress", "RED", "dresses", "strap shoe"]
+    texts = ["red dress", "Long red evening dress", "RED", "dresses", "strap shoes"]
     expected = [[1, 1, 0], [0, 1, 0], [1, 1, 1], [1, 1, 0], [0, 0, 1]]
     np.testing.assert_array_equal(true_of(texts, pairs), np.array(expected, bool))
+
+
+def test_plural_endings_go_and_other_words_stay() -> None:
+    nouns = {"Dresses": "Dress", "watches": "watch", "shoes": "shoe", "shirts": "shirt", "boxes": "box"}
+    assert {word: singular(word) for word in nouns} == nouns
+    for word in ("dress", "bus", "gas", "red", "1990s", "glass"):
+        assert singular(word) == word
 
 
 words = st.lists(st.sampled_from(["red", "Blue", "dress", "shoe", "of", "silk"]), min_size=1, max_size=6)
@@ -57,6 +73,7 @@ def test_a_drawn_text_is_true_of_its_own_picture(
     pair = Pair("a", " ".join(title), " ".join(description), category)
     text = draw_text(pair, np.random.default_rng(seed))
     assert text.strip()
+    assert words_of(text) <= pair.words
     assert true_of([text], [pair])[0, 0]
 
 
