@@ -122,8 +122,8 @@ class ClipModel:
         self._torch = torch
         self.device = pick_device()
         self.model = model.eval().requires_grad_(False).to(self.device.torch)
-        # open_clip prepares a picture by shaping it, then to_tensor and Normalize, both in float. Those two are
-        # done here a batch at a time: they take half of the time that a picture costs outside the model.
+        # open_clip shapes a picture, then does to_tensor and Normalize in float. Those two are done here a
+        # batch at a time: they take half of the time that a picture costs outside the model.
         *self._shape, _, normalise = preprocess.transforms
         self._mean = torch.tensor(normalise.mean).to(self.device.torch)
         self._std = torch.tensor(normalise.std).to(self.device.torch)
