@@ -140,7 +140,7 @@ def _lightweight(context: typer.Context, stage: dict[str, Any]) -> None:
 
 
 def _engagement(context: typer.Context, stage: dict[str, Any]) -> None:
-    rows = []
+    rows: list[tuple[Any, ...]] = []
     for name, head in stage["heads"].items():
         truth = head.get("truth") or {}
         rows.append(
