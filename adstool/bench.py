@@ -158,38 +158,35 @@ def int8(bench: Bench) -> Figure:
 
 
 def embed(bench: Bench) -> Figure:
-    """Decoding, embedding and storing the catalogue, beside the bare forward of the same batches."""
+    """Decoding, embedding and storing the catalogue, beside the bare forward of as many, in one precision."""
     import numpy as np
     import torch
+    from PIL import Image
 
     from adstool.content.clip import load_clip, resolve_source
     from adstool.content.embedding import embed_items
     from adstool.warehouse import open_warehouse
 
     made = bench.workspace
+    # A workspace of its own with the same warehouse and no vectors, so that everything is embedded anew.
+    empty = Workspace(bench.folder / "embed")
+    empty.root.mkdir()
+    with open_warehouse(made, bench.settings, read_only=True) as connection:
+        result = embed_items(empty, bench.settings, connection)
     clip = load_clip(resolve_source(made, bench.settings))
+    clip = clip.in_bf16() if result.precision == "bf16" else clip
     batch = bench.settings.content.batch_size
-    size = clip.prepare(_blank()).shape
-    pictures = list(torch.from_numpy(np.random.default_rng(0).random((batch, *size), dtype=np.float32)))
-    texts = ["a picture of something"] * batch
+    shape = clip.prepare(Image.new("RGB", (64, 64))).shape
+    noise = np.random.default_rng(0).integers(0, 256, (batch, *shape), dtype=np.uint8)
+    pictures, texts = list(torch.from_numpy(noise)), ["a picture of something"] * batch
 
     def forward() -> None:
         clip.encode_images(pictures)
         clip.encode_texts(texts)
 
     seconds, _ = alternate(forward, lambda: None, 5)
-    # A workspace of its own with the same warehouse and no vectors, so that everything is embedded anew.
-    empty = Workspace(bench.folder / "embed")
-    empty.root.mkdir()
-    with open_warehouse(made, bench.settings, read_only=True) as connection:
-        result = embed_items(empty, bench.settings, connection)
-    return Figure("embed", "items/s", result.items_per_second, batch / seconds, "the bare forward, fp32")
-
-
-def _blank() -> Any:
-    from PIL import Image
-
-    return Image.new("RGB", (64, 64))
+    floor_is = f"the bare forward, {result.precision}"
+    return Figure("embed", "items/s", result.items_per_second, batch / seconds, floor_is)
 
 
 def training(bench: Bench) -> Figure:
