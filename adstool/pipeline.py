@@ -68,7 +68,7 @@ def _calibrate(job: Job) -> dict[str, Any]:
     from adstool.training.calibration import calibrate_run
 
     run = job.workspace.require_run("engagement", "train engagement")
-    return dict(calibrate_run(job.workspace, job.settings, job.connection, run))
+    return calibrate_run(run)
 
 
 def _quantize(job: Job) -> dict[str, Any]:

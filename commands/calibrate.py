@@ -35,12 +35,10 @@ def calibrate(
     started = datetime.now(UTC)
     with workspace.lock(settings.warehouse.lock_wait_seconds):
         run = workspace.require_run(model, MADE_BY.get(model, f"train {model}"))
+        result = calibrate_run(run)
         if model == "engagement":
             with open_warehouse(workspace, settings) as con:
-                result = calibrate_run(workspace, settings, con, run)
                 record(Job(workspace, settings, con), "calibrate", result, started)
-        else:
-            result = calibrate_run(workspace, settings, None, run)
     payload = {"model": model, "run_id": run.name, **result}
     if emit(context, payload):
         return

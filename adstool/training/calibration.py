@@ -10,18 +10,14 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from adstool.config import Settings
 from adstool.errors import AdstoolError, DataError
-from adstool.training.metrics import EPSILON, calibration_ratio, log_loss, normalized_entropy, sigmoid
-from adstool.workspace import Workspace, read_json, write_json
-
-if TYPE_CHECKING:
-    import duckdb
+from adstool.training.metrics import EPSILON, head_metrics, sigmoid
+from adstool.workspace import read_json, write_json
 
 Array = NDArray[np.float64]
 
@@ -263,13 +259,11 @@ def fit_calibration(
     return Calibration(names, tuple(heads))
 
 
-def calibrate_run(
-    ws: Workspace, settings: Settings, con: duckdb.DuckDBPyConnection | None, run_dir: Path
-) -> dict[str, Any]:
+def calibrate_run(run_dir: Path) -> dict[str, Any]:
     """Fit a run's calibration on its validation split, write it, and judge it on its test split.
 
     It rests on the held-out predictions that training left in the run's folder, so that it costs no pass over
-    the data. Returns {before, after, curves}; before and after hold log_loss, ne and calibration a head.
+    the data. Returns {before, after, curves}; before and after hold the `head_metrics` of the test split.
     Raises DataError when training left no predictions that this can rest on.
     """
     path = run_dir / PREDICTIONS
@@ -288,23 +282,9 @@ def calibrate_run(
     fitted.save(run_dir / NAME)
     before = sigmoid(test)
     after = fitted.apply(before, held.get("test_surface"))
+    labels = held["test_labels"]
     return {
-        "before": _judge(names, held["test_labels"], before),
-        "after": _judge(names, held["test_labels"], after),
+        "before": head_metrics(labels, before, names),
+        "after": head_metrics(labels, after, names),
         "curves": {name: head.curve.kind for name, head in zip(names, fitted.heads, strict=True)},
     }
-
-
-def _judge(names: tuple[str, ...], labels: NDArray[Any], probabilities: Array) -> dict[str, Any]:
-    result = {}
-    for column, name in enumerate(names):
-        known = ~np.isnan(labels[:, column])
-        y, p = labels[known, column], probabilities[known, column]
-        result[name] = {
-            "log_loss": log_loss(y, p),
-            "ne": normalized_entropy(y, p),
-            "calibration": calibration_ratio(y, p),
-            "rows": int(known.sum()),
-            "positives": int(y.sum()),
-        }
-    return result

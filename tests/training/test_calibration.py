@@ -10,7 +10,6 @@ from sklearn.isotonic import IsotonicRegression
 from sklearn.linear_model import LogisticRegression
 from sklearn.metrics import log_loss
 
-from adstool.config import Settings
 from adstool.errors import AdstoolError, DataError
 from adstool.training.calibration import (
     MIN_BLOCK,
@@ -23,7 +22,7 @@ from adstool.training.calibration import (
     fit_platt,
 )
 from adstool.training.metrics import calibration_ratio, sigmoid
-from adstool.workspace import Workspace, write_json
+from adstool.workspace import write_json
 
 
 def draw(rows: int, seed: int, slope: float = 1.0, shift: float = 0.0) -> tuple[np.ndarray, np.ndarray]:
@@ -145,13 +144,13 @@ def test_a_run_is_calibrated_from_what_training_left(tmp_path: Path) -> None:
     }
     np.savez(tmp_path / "predictions.npz", **arrays)
     write_json(tmp_path / "config.json", {"outputs": ["click"]})
-    result = calibrate_run(Workspace(tmp_path), Settings(), None, tmp_path)
+    result = calibrate_run(tmp_path)
     assert result["after"]["click"]["log_loss"] < result["before"]["click"]["log_loss"]
     assert result["after"]["click"]["rows"] == 4000
     assert (tmp_path / "calibration.json").is_file()
     (tmp_path / "predictions.npz").write_bytes(b"PK broken")
     with pytest.raises(DataError, match=r"predictions\.npz"):
-        calibrate_run(Workspace(tmp_path), Settings(), None, tmp_path)
+        calibrate_run(tmp_path)
 
 
 def test_chance_is_not_fitted() -> None:

@@ -2,15 +2,11 @@
 
 from __future__ import annotations
 
-import atexit
-import shutil
-import tempfile
-from functools import cache
 from pathlib import Path
 
 import numpy as np
 
-from adstool.config import Settings, load_settings
+from adstool.config import load_settings
 from adstool.content.vectors import ActiveModel, ItemVectors, VectorTable, set_active_model
 from adstool.funnel.index import build_index
 from adstool.ingestion.ingest import IngestOptions, ingest
@@ -25,30 +21,23 @@ from adstool.world.generate import generate
 DIM = 16  # of the content vectors
 
 
-def settings_of(ws: Workspace) -> Settings:
-    return load_settings(ws.config, environment={})
-
-
-@cache
-def made() -> Path:
-    """The workspace's folder; do not change it, copy it."""
-    root = Path(tempfile.mkdtemp(prefix="adstool-shop-"))
-    atexit.register(shutil.rmtree, root, ignore_errors=True)
+def make_shop(root: Path) -> Workspace:
+    """A world, its warehouse, vectors, models and index below `root`."""
     world = WorldConfig(users=120, ads=60, pins=40, days=6, seed=3, requests_per_user_day=0.8)
     generate(world, root / "world", None, None)
     ws = Workspace(root / "shop")
     write_text(ws.config, "[funnel]\nretrieve = 40\nlightweight = 20\nslate = 5\n")
-    settings = settings_of(ws)
+    settings = load_settings(ws.config, environment={})
     with open_warehouse(ws, settings) as con:
         ingest(con, ws, [str(root / "world")], IngestOptions())
         _embed(ws, con)
         for name in ("retrieval", "lightweight", "engagement"):
             options = TrainOptions("", {}, 2, 256, 0, None)
             train_model(ws, settings, con, name, options, export=export_run)
-        calibrate_run(ws, settings, con, ws.require_run("engagement", ""))
+        calibrate_run(ws.require_run("engagement", ""))
         with ws.new_run("index") as run:
             build_index(ws, settings, con, run)
-    return ws.root
+    return ws
 
 
 def _embed(ws: Workspace, con) -> None:  # type: ignore[no-untyped-def]
