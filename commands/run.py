@@ -94,6 +94,11 @@ def _summary(name: str, result: dict[str, Any]) -> str:
         return f"{result['run_id']}: " + ", ".join(
             f"{key} {value:.3f}" for key, value in _headline(result["metrics"].get("test", {})).items()
         )
+    if name == "calibrate":
+        head, before = next(iter(result["before"].items()))
+        after = result["after"][head]
+        change = f"ne {before['ne']:.4f} before, {after['ne']:.4f} after"
+        return f"{head}: {result['curves'][head]} curve, {change}"
     if name == "quantize":
         verdict = "accepted" if result["accepted"] else "REFUSED"
         return (
@@ -102,9 +107,25 @@ def _summary(name: str, result: dict[str, Any]) -> str:
         )
     if name == "index":
         return f"{result['rows']:,} items; sources {', '.join(result['sources'])}"
-    if name == "report":
-        return str(result["path"])
-    return ""
+    if name == "evaluate":
+        return _quality(result)
+    return str(result["path"])
+
+
+def _quality(result: dict[str, Any]) -> str:
+    """What each stage of the funnel is worth, as far as it could be judged."""
+    heads = result.get("engagement", {}).get("heads", {})
+    figures = [(f"{name} auc", head.get("auc")) for name, head in list(heads.items())[:1]]
+    figures += [
+        (label, result.get(section, {}).get(key))
+        for label, section, key in (
+            ("reachable", "retrieval", "reachable"),
+            ("kept", "lightweight", "recall"),
+            ("ndcg@10", "funnel", "ndcg@10"),
+            ("as logged", "funnel", "ndcg@10_logged"),
+        )
+    ]
+    return ", ".join(f"{label} {value:.3f}" for label, value in figures if isinstance(value, float))
 
 
 def _headline(metrics: dict[str, Any]) -> dict[str, float]:
