@@ -38,6 +38,7 @@ def sample(
     from adstool.world import config as settings
     from adstool.world.generate import generate
     from adstool.world.real import count_items
+    from adstool.world.truth import signal_table
 
     if catalog is not None:
         # Without numbers every item is used: half of them as ads, the others as pins.
@@ -46,11 +47,13 @@ def sample(
         pins = pins if pins is not None else total - ads
     world = settings.preset(preset, users=users, ads=ads, pins=pins, days=days, seed=seed)
     made = generate(world, directory, catalog, images)
+    signals = signal_table(directory / "truth")
     payload = {
         "tables": made.tables,
         "seconds": made.seconds,
         "directory": str(directory),
         "unchanged": made.unchanged,
+        "signals": {"floor": signals.floor, **{row.signal: row.ne for row in signals.rows}},
     }
     if emit(context, payload):
         return
@@ -58,6 +61,13 @@ def sample(
         say(context, f"{directory} holds this world already: nothing to do.")
     else:
         table(context, ["table", "rows"], [[name, count] for name, count in made.tables.items()])
+        table(
+            context,
+            ["without", "NE of true click rates", "worse by"],
+            [("nothing", f"{signals.floor:.4f}", "")]
+            + [(row.signal, f"{row.ne:.4f}", f"{row.cost:.2%}") for row in signals.rows],
+            f"What the truth of {signals.impressions:,} ad impressions loses without one of its signals",
+        )
         say(
             context,
             f"Synthetic world {directory}, {made.seconds:.1f} s. No person, shop or click in it is real.",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import re
 from itertools import pairwise
 from pathlib import Path
 
@@ -25,6 +26,16 @@ def test_every_signal_costs_half_a_percent_of_normalized_entropy(committed: Made
     assert 40_000 <= table.impressions <= 60_000
     for row in table.rows:
         assert row.cost >= 0.005, row
+
+
+def test_the_tutorial_tells_what_each_signal_of_the_committed_world_costs(
+    committed: Made,
+) -> None:
+    tutorial = (Path(adstool.__file__).parents[1] / "sample_data/TUTORIAL.md").read_text()
+    told = dict(re.findall(r"^\| (\w+)[^|]* \| (\.\d{4}) \|", tutorial, flags=re.MULTILINE))
+    table = signal_table(committed.folder / "truth")
+    truth = {"nothing": table.floor} | {row.signal: row.ne for row in table.rows}
+    assert told == {name: f"{ne:.4f}".lstrip("0") for name, ne in truth.items()}
 
 
 def test_the_table_agrees_with_a_general_optimiser(made: Made) -> None:
