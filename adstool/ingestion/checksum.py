@@ -6,8 +6,6 @@ import hashlib
 import threading
 import zlib
 
-import numpy as np
-
 from adstool.errors import DataError
 from adstool.ingestion.inputs import BLOCK, Input, damaged, open_stream
 
@@ -32,7 +30,7 @@ class KeyCounter:
         """Count in the next bytes of the stream."""
         data = self._rest + block
         if len(data) > AHEAD:
-            self.bound += _keys(np.frombuffer(data, np.uint8))
+            self.bound += _keys(data)
             self._rest = data[-AHEAD:]
         else:
             self._rest = data
@@ -43,13 +41,16 @@ class KeyCounter:
         return self.bound
 
 
-def _keys(data: np.ndarray[tuple[int], np.dtype[np.uint8]]) -> int:
+def _keys(block: bytes) -> int:
     """Possible keys whose last byte is at one of all positions but the last AHEAD ones."""
-    at, second, third, fourth = data[:-3], data[1:-2], data[2:-1], data[3:]
-    colon = second == COLON
-    quoted = (at == QUOTE) & colon
-    spaced = ((at == SPACE) | (at == TAB) | (at == RETURN)) & colon
-    null = quoted & ((third == LETTER_N) | ((third == SPACE) & (fourth == LETTER_N)))
+    import numpy as np  # loaded by the thread that counts, while DuckDB is at work
+
+    data = np.frombuffer(block, np.uint8)
+    colon = np.flatnonzero(data[1:-2] == COLON)
+    before, after, second = data[colon], data[colon + 2], data[colon + 3]
+    quoted = before == QUOTE
+    spaced = (before == SPACE) | (before == TAB) | (before == RETURN)
+    null = quoted & ((after == LETTER_N) | ((after == SPACE) & (second == LETTER_N)))
     return int(np.count_nonzero(quoted) + np.count_nonzero(spaced) - np.count_nonzero(null))
 
 

@@ -7,12 +7,10 @@ import re
 from pathlib import Path
 
 import duckdb
-import pyarrow as pa
 
 from adstool.warehouse import load_sql
 
 URL = re.compile(r"^[A-Za-z][A-Za-z0-9+.-]+://")
-RESOLVED = pa.schema([("image", pa.string()), ("resolved", pa.string()), ("problem", pa.string())])
 
 
 class ImageFolder:
@@ -62,15 +60,9 @@ def resolve_images(con: duckdb.DuckDBPyConnection, folder: Path, first: int) -> 
     names = [str(row[0]) for row in values]
     resolved = [images.resolve(name) for name in names]
     paths, problems = zip(*resolved, strict=True)
-    table = pa.Table.from_arrays(
-        [pa.array(names, pa.string()), pa.array(paths, pa.string()), pa.array(problems, pa.string())],
-        schema=RESOLVED,
-    )
-    con.register("resolved_images", table)
-    try:
-        con.execute(load_sql("ingest_refused_images"), {"first": first})
-        con.execute(load_sql("ingest_remove_refused_images"))
-        con.execute(load_sql("ingest_resolved_images"))
-    finally:
-        con.unregister("resolved_images")
+    found = {"names": names, "paths": list(paths), "problems": list(problems)}
+    con.execute(load_sql("ingest_found_images"), found)
+    con.execute(load_sql("ingest_refused_images"), {"first": first})
+    con.execute(load_sql("ingest_remove_refused_images"))
+    con.execute(load_sql("ingest_resolved_images"))
     return sum(path is not None and not URL.match(path) and not os.path.exists(path) for path in paths)

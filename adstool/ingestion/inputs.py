@@ -75,6 +75,10 @@ class Dialect:
     quoted: bool = True  # values may stand in double quotes
 
 
+class RowsDisagree(Exception):
+    """DuckDB and we count different numbers of records in a file, so its row numbers are no line numbers."""
+
+
 def damaged(name: str, error: BaseException) -> DataError:
     """The error of a file whose bytes do not make sense."""
     return DataError(

@@ -15,7 +15,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from adstool.ingestion.checksum import KeyCounter
-from adstool.ingestion.inputs import Dialect, Input
+from adstool.ingestion.inputs import Dialect, Input, RowsDisagree
 from adstool.warehouse import load_sql
 
 BATCH = 20_000
@@ -31,8 +31,35 @@ class _Unquoted(csv.excel):
     quoting = csv.QUOTE_NONE
 
 
-class RowsDisagree(Exception):
-    """DuckDB and we count different numbers of records in a file, so its row numbers are no line numbers."""
+def locate_refused(
+    con: duckdb.DuckDBPyConnection,
+    source: Input,
+    copy: Input | None,
+    dialect: Dialect,
+    total: int | None,
+    *,
+    count_keys: bool,
+) -> int:
+    """Fill the table `located` with row, line, text and problem of every record of `refused`.
+
+    `copy` is the converted file when one was made. Gives how many keys with a value those lines may have,
+    with `count_keys`. Raises RowsDisagree when the file does not have `total` records.
+    """
+    keys = KeyCounter()
+    found = con.execute(load_sql("ingest_refused_rows")).fetchnumpy()["row"]
+    rows: np.ndarray[Any, Any] = np.asarray(found, dtype=np.int64)
+    if copy is not None:
+        batches = locate_in_parquet(con, copy, rows, copy=True)
+    elif source.format == "parquet":
+        batches = locate_in_parquet(con, source, rows, copy=False)
+    else:
+        batches = locate(source, dialect, rows, total, keys if count_keys else None)
+    con.execute(load_sql("ingest_located"))
+    for batch in batches:
+        con.register("located_batch", pa.Table.from_batches([batch]))
+        con.execute("insert into located select * from located_batch")
+        con.unregister("located_batch")
+    return keys.finish()
 
 
 def locate(

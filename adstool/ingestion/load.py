@@ -9,14 +9,11 @@ from pathlib import Path
 from typing import Any
 
 import duckdb
-import numpy as np
-import pyarrow as pa
 
 from adstool.errors import AdstoolError, DataError
-from adstool.ingestion.checksum import Checksum, KeyCounter
+from adstool.ingestion.checksum import Checksum
 from adstool.ingestion.images import resolve_images
-from adstool.ingestion.inputs import Dialect, Input, damaged, first_line
-from adstool.ingestion.lines import RowsDisagree, convert, locate, locate_in_parquet
+from adstool.ingestion.inputs import Dialect, Input, RowsDisagree, damaged, first_line
 from adstool.ingestion.readers import other_keys, read_relation
 from adstool.ingestion.sources.base import Feed, feed_relation
 from adstool.ingestion.validation import Relation, fill_sql
@@ -106,6 +103,8 @@ class OtherKeys(Exception):
 
 
 def _converted(con: duckdb.DuckDBPyConnection, job: Job) -> Input:
+    from adstool.ingestion.lines import convert
+
     job.spool.mkdir(parents=True, exist_ok=True)
     return convert(job.source, _relation(con, job, None, True)[1], job.spool / "converted.parquet")
 
@@ -263,25 +262,11 @@ def _locate(
     read: int,
 ) -> int:
     """Fill `located` with line and text of every refused record; how many keys with a value they may have."""
-    keys = KeyCounter()
-    found = con.execute(load_sql("ingest_refused_rows")).fetchnumpy()["row"]
-    rows: np.ndarray[Any, Any] = np.asarray(found, dtype=np.int64)
-    if copy is not None:
-        batches = locate_in_parquet(con, copy, rows, copy=True)
-    elif job.source.format == "parquet":
-        batches = locate_in_parquet(con, job.source, rows, copy=False)
-    else:
-        # A record of a public format may have become several rows, so their number says nothing.
-        total = None if relation.numbered else read
-        batches = locate(job.source, dialect, rows, total, keys if relation.keys else None)
-    con.execute(
-        "create or replace temp table located (row bigint, line bigint, text varchar, problem varchar)"
-    )
-    for batch in batches:
-        con.register("located_batch", pa.Table.from_batches([batch]))
-        con.execute("insert into located select * from located_batch")
-        con.unregister("located_batch")
-    return keys.finish()
+    from adstool.ingestion.lines import locate_refused  # loads pyarrow, which a sound file does without
+
+    # A record of a public format may have become several rows, so their number says nothing.
+    total = None if relation.numbered else read
+    return locate_refused(con, job.source, copy, dialect, total, count_keys=bool(relation.keys))
 
 
 def _first_refusal(con: duckdb.DuckDBPyConnection, job: Job, rejected: int) -> DataError:
