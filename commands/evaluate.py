@@ -176,7 +176,7 @@ def _funnel(context: typer.Context, stage: dict[str, Any]) -> None:
         context,
         ["order of logged slates", "NDCG@10"],
         [(name, _of(stage, key)) for key, name in orders.items() if stage.get(key) is not None],
-        f"{stage['slates']:,} logged slates with engagement",
+        f"{stage['slates']:,} logged slates whose order matters",
     )
     flow = " -> ".join(f"{entry['candidates']:,.0f} {entry['stage']}" for entry in stage.get("stages") or [])
     say(context, f"{stage['requests']:,} requests: {flow}")

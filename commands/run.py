@@ -125,7 +125,8 @@ def _quality(result: dict[str, Any]) -> str:
             ("as logged", "funnel", "ndcg@10_logged"),
         )
     ]
-    return ", ".join(f"{label} {value:.3f}" for label, value in figures if isinstance(value, float))
+    known = [(label, value) for label, value in figures if isinstance(value, float) and value == value]
+    return ", ".join(f"{label} {value:.3f}" for label, value in known)
 
 
 def _headline(metrics: dict[str, Any]) -> dict[str, float]:

@@ -52,13 +52,19 @@ def _slates(evaluation: Evaluation) -> dict[str, Any]:
 
 
 def _choose(requests: Array, gains: Array, most: int) -> tuple[Array, Array]:
-    """Rows of at most `most` requests with a gain (a repeatable sample), and the requests' numbers from 0."""
-    _, number = np.unique(requests, return_inverse=True)
-    earned = np.bincount(number, weights=gains) > 0
-    chosen = np.flatnonzero(earned)
+    """Rows of at most `most` requests whose order matters (a repeatable sample), and their numbers from 0.
+
+    It matters when some items earned more than others; a log without requests, where every event is one of
+    its own, has none such.
+    """
+    ids, number = np.unique(requests, return_inverse=True)
+    least, greatest = np.full(len(ids), np.inf), np.full(len(ids), -np.inf)
+    np.minimum.at(least, number, gains)
+    np.maximum.at(greatest, number, gains)
+    chosen = np.flatnonzero(greatest > least)
     if len(chosen) > most:
         chosen = np.sort(np.random.default_rng(0).permutation(chosen)[:most])
-    renumbered = np.full(len(earned), -1)
+    renumbered = np.full(len(ids), -1)
     renumbered[chosen] = np.arange(len(chosen))
     rows = np.flatnonzero(renumbered[number] >= 0)
     return rows, renumbered[number[rows]]

@@ -59,3 +59,11 @@ def test_a_sample_of_slates_keeps_whole_slates() -> None:
     assert len(np.unique(group)) == 10
     assert (np.bincount(group) == 4).all()
     assert all(len(np.unique(requests[rows[group == g]])) == 1 for g in range(10))
+
+
+def test_slates_without_a_choice_are_left_out() -> None:
+    requests = np.array([7, 8, 8, 9, 9])  # one item; two that earned alike; a choice
+    gains = np.array([1.0, 1.0, 1.0, 0.0, 1.0])
+    rows, group = funnel._choose(requests, gains, 10)
+    assert rows.tolist() == [3, 4]
+    assert group.tolist() == [0, 0]
