@@ -48,7 +48,11 @@ class Stage:
 def _embed(job: Job) -> dict[str, Any]:
     from adstool.content.embedding import embed_items
 
-    return embed_items(job.workspace, job.settings, job.connection, images=None).to_json()
+    done = embed_items(job.workspace, job.settings, job.connection, images=None)
+    if done.complaint:
+        # Items without a usable picture have their words, so that the rest of the pipeline stands.
+        log.warning(done.complaint)
+    return done.to_json()
 
 
 def _train(name: str) -> Callable[[Job], dict[str, Any]]:

@@ -4,13 +4,16 @@ from __future__ import annotations
 
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from adstool.commands._context import open_workspace
 from adstool.commands._output import emit, next_verb, say, table
-from adstool.errors import UsageError
+from adstool.errors import DataError, UsageError
+
+if TYPE_CHECKING:
+    from adstool.content.embedding import EmbedResult
 
 KINDS = {"ads": ("ad",), "pins": ("pin",), "all": ("ad", "pin")}
 SHOWN = 10  # failures listed for people; --json has all
@@ -58,8 +61,14 @@ def embed(
         if what == "all":
             # `run` then knows that this stage is done with the data as they are.
             record(Job(ws, settings, con), "embed", done.to_json(), started)
-    if emit(context, done.to_json()):
-        return
+    if not emit(context, done.to_json()):
+        _show(context, done)
+    if done.complaint:
+        raise DataError(done.complaint, "Mend or remove them, and embed again: only they are done again.")
+    next_verb(context, 'adstool search "what you look for", or adstool train retrieval')
+
+
+def _show(context: typer.Context, done: EmbedResult) -> None:
     say(
         context,
         f"{done.model}: {done.embedded:,} embedded, {done.skipped:,} unchanged, {done.failed:,} failed,"
@@ -67,4 +76,3 @@ def embed(
     )
     if done.failures:
         table(context, ["item", "why its picture is not used"], done.failures[:SHOWN])
-    next_verb(context, 'adstool search "what you look for", or adstool train retrieval')

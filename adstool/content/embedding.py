@@ -69,6 +69,15 @@ class EmbedResult:
     failures: list[tuple[str, str]] = field(default_factory=list)
 
     @property
+    def complaint(self) -> str:
+        """What could not be used, in a sentence; empty when all could."""
+        if not self.failed:
+            return ""
+        item_id, reason = self.failures[0]
+        pictures = "1 picture" if self.failed == 1 else f"{self.failed:,} pictures"
+        return f"{pictures} cannot be used, the first: {item_id}, {reason}. All else is embedded."
+
+    @property
     def items_per_second(self) -> float:
         """Items written a second, decoding and writing included, loading the model not."""
         done = self.embedded + self.failed if self.precision else 0
@@ -114,7 +123,8 @@ def embed_items(
         result.dim = _embed(ws, settings, source, plans, images, result)
     elif dims:
         result.dim = dims[0]
-        log.info("vectors of %s are up to date", source.name)
+        if not result.failed:
+            log.info("vectors of %s are up to date", source.name)
     else:
         raise DataError(
             f"The catalogue holds no {' or '.join(kinds)} with a text or a picture.",
@@ -127,9 +137,6 @@ def embed_items(
         if plan.table:
             plan.table.compact()
     _activate(ws, source, result.dim)
-    if result.failed:
-        item_id, reason = result.failures[0]
-        log.warning("%d pictures cannot be used, the first: %s %s", result.failed, item_id, reason)
     return result
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import signal
 import subprocess
 import sys
@@ -9,7 +10,7 @@ import time
 from typing import Any
 
 import numpy as np
-from support import cli_json, run_cli
+from support import run_cli
 
 from adstool.content.embedding import embed_items
 from adstool.content.vectors import load_vectors
@@ -31,7 +32,10 @@ def test_embed_killed_in_the_middle_goes_on_and_search_finds(shop: Shop) -> None
     process.send_signal(signal.SIGKILL)
     process.communicate()
     assert load_vectors(shop.ws, "ad")[0] == []  # not put to use before it is whole
-    done = cli_json(*words)
+    ended = run_cli("--json", *words)
+    assert ended.returncode == 1  # for the damaged picture, after all else is done
+    assert "1 picture cannot be used, the first: ad005" in ended.stderr
+    done = json.loads(ended.stdout)
     assert done["skipped"] > 0
     assert done["embedded"] > 0
     assert done["embedded"] + done["skipped"] + done["failed"] == 160
