@@ -199,10 +199,8 @@ def lightweight_section(stage: Figures | None) -> Html:
     )
 
 
-def funnel_section(stage: Figures | None, logged: list[tuple[Any, ...]]) -> Html:
-    """Order of logged slates, what is left after each stage, and where the milliseconds go."""
-    if not stage:
-        return Html("")
+def _slate_orders(stage: Figures) -> list[Html]:
+    """NDCG of the orders of logged slates; nothing where no slate gives a choice."""
     ranges = stage.get("intervals") or {}
     order = (
         ("ndcg@10", "final utility"),
@@ -215,6 +213,16 @@ def funnel_section(stage: Figures | None, logged: list[tuple[Any, ...]]) -> Html
         for (key, name), style in zip(order, ("a", "e", "e", "b"), strict=True)
         if stage.get(key) is not None
     ]
+    if not bars:
+        return []
+    caption = f"{stage.get('slates', 0):,} logged slates whose order matters"
+    return [figure(interval_chart("NDCG@10 of logged slates", bars), caption, "NDCG@10 of logged slates")]
+
+
+def funnel_section(stage: Figures | None, logged: list[tuple[Any, ...]]) -> Html:
+    """Order of logged slates, what is left after each stage, and where the milliseconds go."""
+    if not stage:
+        return Html("")
     latency = {k: v for k, v in (stage.get("latency_ms") or {}).items() if k != "total"}
     total = (stage.get("latency_ms") or {}).get("total") or {}
     flow = [
@@ -229,11 +237,7 @@ def funnel_section(stage: Figures | None, logged: list[tuple[Any, ...]]) -> Html
         else ""
     )
     cards = [
-        figure(
-            interval_chart("NDCG@10 of logged slates", bars),
-            f"{stage.get('slates', 0):,} logged slates with any engagement",
-            "NDCG@10 of logged slates",
-        ),
+        *_slate_orders(stage),
         figure(
             flow_chart("Candidates by stage", flow), "candidates a request, mean", "What each stage leaves"
         ),

@@ -244,7 +244,7 @@ def _broken(measured: Mapping[str, Any], limits: Limits, judged_ne: bool) -> lis
         reasons.append("no head has a held-out positive to judge it on")
     elif judged_ne:
         if not ne <= limits.max_ne_loss:
-            reasons.append(f"NE rises by {ne:.2%}, limit {limits.max_ne_loss:.2%}")
+            reasons.append(f"NE rises by {ne:.3%}, limit {limits.max_ne_loss:.3%}")
         if not shift <= limits.max_calibration_shift:
             reasons.append(f"calibration moves by {shift:.2%}, limit {limits.max_calibration_shift:.2%}")
     if not overlap >= limits.min_topk_overlap:
