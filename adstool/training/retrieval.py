@@ -43,6 +43,7 @@ class RetrievalTaskConfig:
     """What `train retrieval` can be told besides the model's and the loop's settings."""
 
     negatives: int = 512  # R items drawn uniformly a batch, beside the batch's own
+    newcomers: float = 0.1  # share of the positives asked for by somebody without a past
 
 
 class RetrievalTask:
@@ -60,6 +61,10 @@ class RetrievalTask:
                 "Training holds no impression that was engaged with, so there is nothing to retrieve for.",
                 "Check that the actions of the log are those of [[actions]].",
             )
+        # Where each user engaged for the first time, and so had no past yet.
+        users = np.asarray(examples.user[self.engaged])
+        self.newcomers = self.engaged[np.unique(users, return_index=True)[1]]
+        self.of_request = _request_columns(model)
         counts = np.bincount(examples.item_row[self.engaged], minlength=len(examples.items.content))
         self.popularity = counts
         self.share = (counts / self.rows).astype(np.float32)
@@ -79,12 +84,28 @@ class RetrievalTask:
         offset = (rng.random(len(drawn)) * self.counts[drawn]).astype(np.int64)
         pool = np.concatenate([positive, self.by_item[self.starts[drawn] + offset]])
         items, first, place = np.unique(examples.item_row[pool], return_index=True, return_inverse=True)
-        user = gather(examples, self.model.user_inputs, positive, used)
+        user = self._askers(positive, rng)
         item = gather(examples, self.model.item_inputs, pool[first], used)
         batch = {f"user/{k}": v for k, v in user.items()} | {f"item/{k}": v for k, v in item.items()}
         batch["target"] = torch.from_numpy(place[: len(positive)].astype(np.int64))
         batch["share"] = torch.from_numpy(self.share[items])
         batch["user"] = torch.from_numpy(np.asarray(examples.user[positive], dtype=np.int64))
+        return batch
+
+    def _askers(self, positive: Rows, rng: np.random.Generator) -> Batch:
+        """The user inputs of these rows, a share of them those of newcomers with the row's own request.
+
+        Few rows of a log are of users without a past, and many requests are: without this the tower has
+        hardly seen what it is asked for them, and popularity serves them better.
+        """
+        names, used = self.model.user_inputs, self.model.config.history_used
+        chosen = np.flatnonzero(rng.random(len(positive)) < self.config.newcomers)
+        asked = positive.copy()
+        asked[chosen] = rng.choice(self.newcomers, len(chosen))
+        batch = gather(self.examples, names, asked, used)
+        own = gather(self.examples, tuple(self.of_request), positive[chosen])
+        for name, columns in self.of_request.items():
+            batch[name][chosen[:, None], columns] = own[name][:, columns]
         return batch
 
     def loss(self, batch: Batch) -> Tensor:
@@ -141,6 +162,17 @@ class RetrievalTask:
             batch = gather(self.examples, names, rows[start : start + 8192], self.model.config.history_used)
             parts.append(encode({k: v.to(device) for k, v in batch.items()})[:, 0].float().cpu().numpy())
         return np.concatenate(parts)
+
+
+def _request_columns(model: TwoTower) -> dict[str, NDArray[np.int64]]:
+    """The columns of each input that belong to the request and not to the user."""
+    spec = model.config.inputs
+    columns = {"categorical": spec.columns(("context",)), "numeric": spec.numeric_columns(("context",))}
+    return {
+        name: np.asarray(places, dtype=np.int64)
+        for name, places in columns.items()
+        if places and name in model.user_inputs
+    }
 
 
 def _side(batch: Batch, prefix: str) -> Batch:

@@ -49,6 +49,23 @@ def test_only_engaged_rows_of_training_are_positives() -> None:
     np.testing.assert_array_equal(task.engaged, np.flatnonzero(labels[train].any(axis=1)))
 
 
+def test_newcomers_bring_their_side_and_the_rows_keep_their_request() -> None:
+    task, _ = retrieval_task()
+    firsts = {user: row for row, user in reversed(list(enumerate(EXAMPLES.user))) if row in set(task.engaged)}
+    assert sorted(task.newcomers) == sorted(firsts.values())
+    task.config = retrieval.RetrievalTaskConfig(newcomers=1.0)
+    spec = task.model.config.inputs
+    user_side, request_side = spec.columns(("user",)), spec.columns(("context",))
+    positive = task.engaged[-200:]
+    codes = task._askers(positive, np.random.default_rng(0))["categorical"].numpy()
+    np.testing.assert_array_equal(codes[:, request_side], EXAMPLES.categorical[positive][:, request_side])
+    known = {tuple(row) for row in EXAMPLES.categorical[task.newcomers][:, user_side].tolist()}
+    assert all(tuple(row) in known for row in codes[:, user_side].tolist())
+    task.config = retrieval.RetrievalTaskConfig(newcomers=0.0)
+    codes = task._askers(positive, np.random.default_rng(0))["categorical"].numpy()
+    np.testing.assert_array_equal(codes, EXAMPLES.categorical[positive])
+
+
 def test_snapshot_is_the_last_row_before_the_split_or_the_first_within() -> None:
     items, rows = retrieval.item_snapshot(EXAMPLES, EXAMPLES.splits["test"])
     start = EXAMPLES.splits["test"].start
