@@ -60,6 +60,7 @@ def engagement_section(stage: Figures | None) -> Html:
             name,
         )
         for name, head in heads.items()
+        if head["positives"]  # what never happened has no rate to compare with
     ]
     return section(
         "engagement",
