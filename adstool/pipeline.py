@@ -107,7 +107,7 @@ def _report(job: Job) -> dict[str, Any]:
 
 _MODELS = ("actions", "features", "training")
 STAGES: tuple[Stage, ...] = (
-    Stage("embed", "embed", ("pins", "ads"), ("content",), (), None, _embed),
+    Stage("embed", "embed", ("pins", "ads", "campaigns"), ("content",), (), None, _embed),
     Stage("retrieval", "train retrieval", EVERYTHING, _MODELS, ("embed",), "retrieval", _train("retrieval")),
     Stage(
         "lightweight",

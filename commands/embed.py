@@ -74,5 +74,7 @@ def _show(context: typer.Context, done: EmbedResult) -> None:
         f"{done.model}: {done.embedded:,} embedded, {done.skipped:,} unchanged, {done.failed:,} failed,"
         f" {done.removed:,} removed; {done.dim} numbers a vector, {done.items_per_second:,.0f} items/s.",
     )
+    if done.described:
+        say(context, f"Attributes that searches filter by were updated for {done.described:,} items.")
     if done.failures:
         table(context, ["item", "why its picture is not used"], done.failures[:SHOWN])

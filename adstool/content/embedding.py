@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from adstool.config import Settings
+from adstool.content.attributes import read_attributes
 from adstool.content.clip import ClipModel, ClipSource, load_clip, resolve_source
 from adstool.content.clip_data import item_text
 from adstool.content.encoding import Encoder
@@ -34,6 +35,7 @@ from adstool.workspace import Workspace
 
 if TYPE_CHECKING:
     import duckdb
+    import pyarrow as pa
 
 WRITE_EVERY = 8  # batches; each write is a version of the table
 
@@ -65,6 +67,7 @@ class EmbedResult:
     skipped: int = 0
     failed: int = 0
     removed: int = 0
+    described: int = 0  # unchanged items whose attributes (price, campaign dates ...) were brought up to date
     seconds: float = 0.0
     failures: list[tuple[str, str]] = field(default_factory=list)
 
@@ -98,6 +101,7 @@ class _Plan:
     pending: list[Item]
     replaced: set[str]
     gone: set[str]
+    attributes: pa.Table  # of every item of the catalogue
 
 
 def embed_items(
@@ -135,7 +139,8 @@ def embed_items(
             plan.table.remove(plan.gone)
             result.removed += len(plan.gone)
         if plan.table:
-            plan.table.compact()
+            result.described += plan.table.describe(plan.attributes)
+            plan.table.maintain()
     _activate(ws, source, result.dim)
     return result
 
@@ -166,7 +171,8 @@ def _plan(
         else:
             result.skipped += 1
     replaced = {item.item_id for item in pending} & known.keys()
-    return _Plan(kind, table, pending, replaced, known.keys() - {item.item_id for item in items})
+    gone = known.keys() - {item.item_id for item in items}
+    return _Plan(kind, table, pending, replaced, gone, read_attributes(con, kind, source.slug))
 
 
 def _read_items(
@@ -218,7 +224,8 @@ def _embed(
             plan.table = VectorTable.create(ws, plan.kind, source.slug, clip.dim)
             for start in range(0, len(plan.pending), chunk):
                 rows = encoder.rows(plan.pending[start : start + chunk])
-                plan.table.write(rows, replacing=any(row.item_id in plan.replaced for row in rows))
+                replacing = any(row.item_id in plan.replaced for row in rows)
+                plan.table.write(rows, replacing=replacing, attributes=plan.attributes)
                 broken = [(row.item_id, row.problem) for row in rows if row.problem]
                 result.failures += broken
                 result.failed += len(broken)

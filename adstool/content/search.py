@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from adstool.config import Settings
+from adstool.content.attributes import Filter
 from adstool.content.clip import load_clip, resolve_source
 from adstool.content.images import ImageProblem, decode_image, read_image
 from adstool.content.vectors import ITEM_TYPES, ActiveModel, VectorTable, active_model
@@ -73,11 +74,12 @@ def search_items(
     image: Path | None = None,
     kinds: Sequence[str] = ITEM_TYPES,
     k: int = 10,
+    among: Filter | None = None,
 ) -> list[Hit]:
     """The k items of these types nearest to a text or a picture, best first, by cosine to their joint vector.
 
-    The joint vector answers both for what a title says and for what its picture shows. Raises AdstoolError
-    before the first `embed`, and what query_vector raises.
+    The joint vector answers both for what a title says and for what its picture shows; `among` leaves only
+    items that pass. Raises AdstoolError before the first `embed`, and what query_vector raises.
     """
     if k < 1:
         raise UsageError(f"-k {k} asks for no results.", "Give a number from 1.")
@@ -87,7 +89,7 @@ def search_items(
     for kind in kinds:
         table = VectorTable.open(ws, kind, model.slug)
         if table is not None:
-            found += [(score, kind, item_id) for item_id, score in table.nearest(vector, k)]
+            found += [(score, kind, item_id) for item_id, score in table.nearest(vector, k, among=among)]
     found = sorted(found, key=lambda hit: (-hit[0], hit[2], hit[1]))[:k]
     titles = _titles(con, found)
     return [Hit(item_id, kind, score, titles.get((kind, item_id))) for score, kind, item_id in found]

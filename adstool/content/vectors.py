@@ -1,7 +1,8 @@
 """The vector tables: what CLIP made of every item, in LanceDB, one table an item type and model.
 
 Table `<type>s__<model slug>` has one row an item: its vectors (unit length, null where the item has no such
-side) and the hashes by which `embed` sees what is new or changed. `current.json` beside the tables names the
+side), the hashes by which `embed` sees what is new or changed, and the attributes it can be filtered by
+(adstool.content.attributes). `current.json` beside the tables names the
 model whose vectors are in use. No torch here: ranking and features read vectors through this module.
 """
 
@@ -18,13 +19,17 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 from lancedb.expr import col
+from lancedb.index import Bitmap
 
+from adstool.content.attributes import ATTRIBUTES, INDEXED, Filter, attributes_of
 from adstool.errors import AdstoolError
 from adstool.workspace import Workspace, read_json, write_json
 
 ITEM_TYPES = ("ad", "pin")
 SIDES = ("image", "text", "joint")
 COMPACT_ABOVE = 20  # fragments; more of them make every scan slower
+CLEAN_ABOVE = 60  # versions; each is a file, and opening a table lists them
+INDEX_ABOVE = 50_000  # rows from which filters have a bitmap; scanning fewer costs less than keeping one
 KEEP_VERSIONS = timedelta(hours=1)  # long enough for a reader that opened the table before compaction
 
 
@@ -153,11 +158,22 @@ class VectorTable:
             found |= zip(known[name].to_pylist(), matrix(known[column], self.dim), strict=True)
         return found
 
-    def write(self, rows: Sequence[ItemVectors], *, replacing: bool) -> None:
-        """Store rows in one version; with `replacing`, rows of the same item_id give way."""
+    @property
+    def describes(self) -> bool:
+        """Whether the rows have attributes; tables of earlier versions get them by `describe`."""
+        return set(self._table.schema.names) >= {field.name for field in ATTRIBUTES}
+
+    def write(
+        self, rows: Sequence[ItemVectors], *, replacing: bool, attributes: pa.Table | None = None
+    ) -> None:
+        """Store rows in one version; with `replacing`, rows of the same item_id give way.
+
+        `attributes` (adstool.content.attributes.SCHEMA) may hold more items than are written.
+        """
         if not rows:
             return
-        data = _arrow(rows, self.dim)
+        self._upgrade()
+        data = _arrow(rows, self.dim, attributes)
         if replacing:
             merge = self._table.merge_insert("item_id")
             merge = merge.when_matched_update_all().when_not_matched_insert_all()
@@ -165,31 +181,64 @@ class VectorTable:
         else:
             self._table.add(data)
 
+    def describe(self, attributes: pa.Table) -> int:
+        """Bring the attributes of stored items up to date, leaving vectors as they are; how many changed."""
+        self._upgrade()
+        stored = self.columns("item_id", "metadata_hash")
+        known = pa.table({"item_id": attributes["item_id"], "metadata_hash": attributes["metadata_hash"]})
+        places = pc.index_in(stored["item_id"], value_set=known["item_id"].combine_chunks())
+        wanted = known["metadata_hash"].combine_chunks().take(places.combine_chunks())
+        same = pc.fill_null(pc.equal(stored["metadata_hash"], wanted), False)
+        changed = stored["item_id"].filter(pc.and_(pc.invert(same), pc.is_valid(places)))
+        if len(changed):
+            rows = attributes.filter(pc.is_in(attributes["item_id"], value_set=changed.combine_chunks()))
+            self._table.merge_insert("item_id").when_matched_update_all().execute(rows)
+        return len(changed)
+
+    def _upgrade(self) -> None:
+        """Give a table of an earlier version the columns it lacks; only its description is rewritten."""
+        missing = [field for field in ATTRIBUTES if field.name not in self._table.schema.names]
+        if missing:
+            self._table.add_columns(missing)
+
     def remove(self, item_ids: Iterable[str]) -> None:
         """Take out the rows of these items."""
         listed = sorted(item_ids)
         for start in range(0, len(listed), 1000):
             self._table.delete(col("item_id").isin(listed[start : start + 1000]))
 
-    def nearest(self, query: np.ndarray, k: int, column: str = "joint") -> list[tuple[str, float]]:
+    def nearest(
+        self, query: np.ndarray, k: int, column: str = "joint", *, among: Filter | None = None
+    ) -> list[tuple[str, float]]:
         """The k items nearest to `query` ([dim], unit length) and their cosine, best first.
 
-        Equal cosines are ordered by item_id.
+        Only items that pass the filter are looked at, so that k are found where there are as many. Equal
+        cosines are ordered by item_id. Raises AdstoolError when the rows have no attributes yet.
         """
-        found = (
-            self._table.search(np.asarray(query, np.float32), vector_column_name=column)
-            .distance_type("cosine")
-            .select(["item_id", "_distance"])
-            .limit(k)
-            .to_arrow()
-        )
+        condition = among.expression() if among else None
+        search = self._table.search(np.asarray(query, np.float32), vector_column_name=column)
+        if condition is not None:
+            if not self.describes:
+                raise AdstoolError(
+                    f"The vectors of table {self._table.name} were made before they could be filtered.",
+                    "Complete them, without embedding anything again: adstool embed all",
+                )
+            search = search.where(condition, prefilter=True)
+        found = search.distance_type("cosine").select(["item_id", "_distance"]).limit(k).to_arrow()
         pairs = zip(found["item_id"].to_pylist(), found["_distance"].to_pylist(), strict=True)
         ranked = [(item_id, 1.0 - distance) for item_id, distance in pairs if distance is not None]
         return sorted(ranked, key=lambda pair: (-pair[1], pair[0]))
 
-    def compact(self) -> None:
-        """Merge small fragments once there are many, and drop old versions."""
-        if int(self._table.stats()["fragment_stats"]["num_fragments"]) > COMPACT_ABOVE:
+    def maintain(self) -> None:
+        """Merge small fragments and drop old versions once there are many; index filters of large tables."""
+        rows = len(self)
+        if self.describes and rows >= INDEX_ABOVE:
+            indexed = {name for index in self._table.list_indices() for name in index.columns}
+            for name in INDEXED:
+                if name not in indexed:
+                    self._table.create_index(name, config=Bitmap())
+        fragments = int(self._table.stats()["fragment_stats"]["num_fragments"])
+        if fragments > COMPACT_ABOVE or len(self._table.list_versions()) > CLEAN_ABOVE:
             self._table.optimize(cleanup_older_than=KEEP_VERSIONS)
 
 
@@ -210,11 +259,12 @@ def _schema(dim: int) -> pa.Schema:
             pa.field("image_hash", pa.string()),
             pa.field("problem", pa.string()),
             *(pa.field(side, vector) for side in SIDES),
+            *ATTRIBUTES,
         ]
     )
 
 
-def _arrow(rows: Sequence[ItemVectors], dim: int) -> pa.Table:
+def _arrow(rows: Sequence[ItemVectors], dim: int, attributes: pa.Table | None) -> pa.Table:
     schema = _schema(dim)
     columns: list[Any] = [
         pa.array([getattr(row, name) for row in rows], pa.string()) for name in schema.names[:5]
@@ -226,4 +276,5 @@ def _arrow(rows: Sequence[ItemVectors], dim: int) -> pa.Table:
         missing = pa.array([vector is None for vector in vectors])
         values = pa.array(flat.astype(np.float32, copy=False))
         columns.append(pa.FixedSizeListArray.from_arrays(values, dim, mask=missing))
+    columns += attributes_of(columns[0], attributes)
     return pa.Table.from_arrays(columns, schema=schema)

@@ -104,7 +104,7 @@ def test_compaction_merges_fragments_and_loses_nothing(ws: Workspace) -> None:
     for row in rows:
         table.write([row], replacing=False)
     before = table.vectors("joint")
-    table.compact()
+    table.maintain()
     after = table.vectors("joint")
     assert before[0] == after[0]
     np.testing.assert_array_equal(before[1], after[1])
