@@ -33,9 +33,9 @@ ATTRIBUTES: tuple[pa.Field, ...] = (
     pa.field("metadata_hash", pa.string()),
 )
 SCHEMA = pa.schema([pa.field("item_id", pa.string()), *ATTRIBUTES])
-# Only what picks a small part. Measured at 200,000 x 64 (2 cores, median of 12): one of 500 advertisers 41 ms by
-# scanning and 8 ms by the bitmap; one of 30 categories 40 ms by scanning, 60 ms by the bitmap, which then reads
-# 6,700 vectors one by one.
+# Only what picks a small part. Measured at 200,000 x 64 (2 cores, median of 12): one of 500 advertisers takes
+# 41 ms by scanning and 8 ms by the bitmap; one of 30 categories 40 ms by scanning and 60 ms by the bitmap,
+# which then reads 6,700 vectors one by one.
 INDEXED = ("advertiser_id",)
 
 
