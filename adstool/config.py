@@ -87,6 +87,13 @@ class FunnelSettings:
 
 
 @dataclass(frozen=True)
+class IndexSettings:
+    """What `index --tune` asks of a search."""
+
+    min_recall: float = 0.95  # of the 100 nearest, by an exact search
+
+
+@dataclass(frozen=True)
 class AuctionSettings:
     """The rule that prices a slate."""
 
@@ -132,6 +139,7 @@ class Settings:
     features: FeatureSettings = field(default_factory=FeatureSettings)
     training: TrainingSettings = field(default_factory=TrainingSettings)
     funnel: FunnelSettings = field(default_factory=FunnelSettings)
+    index: IndexSettings = field(default_factory=IndexSettings)
     auction: AuctionSettings = field(default_factory=AuctionSettings)
     quantization: QuantizationSettings = field(default_factory=QuantizationSettings)
     evaluation: EvaluationSettings = field(default_factory=EvaluationSettings)

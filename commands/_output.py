@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
+import os
 import sys
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
@@ -104,3 +105,5 @@ def set_up_notes(quiet: bool, verbose: bool, debug: bool) -> None:
     logger.handlers = [NoteHandler()]
     logger.propagate = False
     logger.setLevel(logging.DEBUG if verbose or debug else logging.WARNING if quiet else logging.INFO)
+    # LanceDB warns of what is no concern of a user, such as a table that is made because it was not there.
+    os.environ.setdefault("LANCEDB_LOG", "warn" if debug else "error")

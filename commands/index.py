@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from datetime import UTC, datetime
+from typing import Annotated, Any
 
 import typer
 
@@ -15,7 +16,12 @@ def register(app: typer.Typer) -> None:
     app.command("index")(index)
 
 
-def index(context: typer.Context) -> None:
+def index(
+    context: typer.Context,
+    tune: Annotated[
+        bool, typer.Option("--tune", help="Measure ways of searching; the best is used from then on.")
+    ] = False,
+) -> None:
     """Encode every item with the towers in use, and keep what is known of users and items now."""
     workspace, settings = open_workspace(context)
     from adstool.funnel.index import build_index
@@ -25,12 +31,23 @@ def index(context: typer.Context) -> None:
     started = datetime.now(UTC)
     with workspace.lock(settings.warehouse.lock_wait_seconds), open_warehouse(workspace, settings) as con:
         with workspace.new_run("index") as run_dir:
-            result = build_index(workspace, settings, con, run_dir)
+            result = build_index(workspace, settings, con, run_dir, tuned=tune)
         # `run` then knows that this stage is done with the data as they are.
         record(Job(workspace, settings, con), "index", result, started)
     if emit(context, result):
         return
+    for name, tuning in result["tuning"].items() if tune else ():
+        _show(context, name, tuning)
     rows = [(name, source["rows"], source["index"]) for name, source in result["sources"].items()]
     table(context, ["source", "items", "search"], rows)
     say(context, f"{result['rows']:,} {result['item_type']}s indexed in {result['seconds']:.1f} s.")
     next_verb(context, "adstool rank --user USER")
+
+
+def _show(context: typer.Context, source: str, tuning: dict[str, Any]) -> None:
+    columns = ["search", "partitions", "probes", "refine", "recall@100", "p50 ms", "p90 ms", "build s", ""]
+    keys = ("kind", "partitions", "probes", "refine", "recall", "p50_ms", "p90_ms", "build_seconds")
+    rows = [(*(trial[key] for key in keys), "chosen" * trial["chosen"]) for trial in tuning["table"]]
+    title = f"{source}: {tuning['rows']:,} x {tuning['dim']}, {tuning['depth']:,} asked for"
+    table(context, columns, rows, title)
+    say(context, f"{source}: {tuning['chosen']['kind']}, {tuning['reason']}.")

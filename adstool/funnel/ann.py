@@ -1,14 +1,15 @@
-"""Nearest vectors by inner product: exact for small corpora, an IVF index in LanceDB for large ones.
+"""Nearest vectors by inner product: exact, or through an index of LanceDB; `index --tune` measures which.
 
-The limit between them is measured (2 shared cores, 64 numbers a vector, top 500, both in one run): at
-200,000 vectors an exact product takes ten times as long as IVF_FLAT with 60 of 450 partitions, whose
-recall@100 is .97 and more; at 50,000 and fewer the product finds everything at a similar cost, and spares the
-1.6 s of importing lancedb.
+What is used before anything was measured on the data at hand is itself measured (2 shared cores, 64 numbers
+a vector, top 500, both in one run): at 200,000 vectors an exact product takes ten times as long as IVF_FLAT
+with 60 of 450 partitions, whose recall@100 is .97 and more; at 50,000 and fewer the product finds everything
+at a similar cost, and spares the 1.6 s of importing lancedb.
 """
 
 from __future__ import annotations
 
 import math
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -16,10 +17,29 @@ import numpy as np
 
 from adstool.errors import AdstoolError
 
-EXACT_ROWS = 50_000  # rows up to which the search is an exact product
+EXACT_ROWS = 50_000  # rows up to which the search is an exact product, unless measured otherwise
 PROBES = 60
 MAX_PARTITIONS = 1024
 SLACK = 1.2  # how much more is asked for where a filter takes some away afterwards
+KINDS = ("exact", "ivf_flat", "ivf_sq", "ivf_pq", "hnsw_sq")
+ROUGH = ("ivf_sq", "ivf_pq", "hnsw_sq")  # their distances are of rounded vectors
+
+
+@dataclass(frozen=True)
+class AnnChoice:
+    """A way of searching: the kind of index and its parameters."""
+
+    kind: str = "exact"  # one of KINDS
+    partitions: int = 0  # clusters of the vectors
+    probes: int = 0  # clusters looked into
+    refine: float = 1.0  # of a rough index so many times k are taken, and ordered by their exact products
+
+    @classmethod
+    def usual(cls, rows: int) -> AnnChoice:
+        """What is used for so many vectors as long as nothing was measured on them."""
+        if rows <= EXACT_ROWS:
+            return cls()
+        return cls("ivf_flat", min(int(math.sqrt(rows)), MAX_PARTITIONS), PROBES)
 
 
 class VectorIndex(Protocol):
@@ -60,11 +80,12 @@ class ExactIndex:
 
 
 class LanceIndex:
-    """An IVF_FLAT index over a LanceDB table of (position, vector)."""
+    """An index of LanceDB over a table of (position, vector)."""
 
-    def __init__(self, folder: Path, name: str) -> None:
+    def __init__(self, choice: AnnChoice, vectors: np.ndarray, folder: Path, name: str) -> None:
         import lancedb
 
+        self._choice, self._vectors = choice, vectors
         try:
             self._table = lancedb.connect(str(folder)).open_table(name)
         except (ValueError, OSError) as error:
@@ -75,29 +96,31 @@ class LanceIndex:
         share = float(allowed.mean())
         if share == 0.0 or k <= 0:
             return np.zeros(0, dtype=np.int64), np.zeros(0, dtype=np.float32)
-        asked = min(len(allowed), math.ceil(k * SLACK / share))
+        asked = k if share == 1.0 else math.ceil(k * SLACK / share)
+        query = np.asarray(query, dtype=np.float32)
+        search = self._table.search(query).distance_type("dot")
+        if self._choice.probes:
+            search = search.nprobes(self._choice.probes)
         found = (
-            self._table.search(np.asarray(query, dtype=np.float32))
-            .distance_type("dot")
-            .nprobes(PROBES)
-            .select(["position", "_distance"])
-            .limit(asked)
+            search.select(["position", "_distance"])
+            .limit(min(len(allowed), math.ceil(asked * self._choice.refine)))
             .to_arrow()
         )
         positions = found["position"].to_numpy()
-        scores = (1.0 - found["_distance"].to_numpy()).astype(np.float32)
         kept = allowed[positions]
-        order = np.lexsort((positions[kept], -scores[kept]))[:k]
-        return positions[kept][order].astype(np.int64), scores[kept][order]
+        positions = positions[kept].astype(np.int64)
+        if self._choice.kind in ROUGH:
+            scores = self._vectors[positions] @ query
+        else:
+            scores = (1.0 - found["_distance"].to_numpy()[kept]).astype(np.float32)
+        order = np.lexsort((positions, -scores))[:k]
+        return positions[order], scores[order]
 
 
-def build_ann(vectors: np.ndarray, folder: Path, name: str) -> str:
-    """Write what `open_ann` will search besides the vectors themselves; returns the kind of index."""
-    if len(vectors) <= EXACT_ROWS:
-        return "exact"
+def store_vectors(vectors: np.ndarray, folder: Path, name: str) -> Any:
+    """A LanceDB table of (position, vector), replacing one of that name."""
     import lancedb
     import pyarrow as pa
-    from lancedb.index import IvfFlat
 
     columns: dict[str, Any] = {
         "position": pa.array(np.arange(len(vectors), dtype=np.int64)),
@@ -105,12 +128,32 @@ def build_ann(vectors: np.ndarray, folder: Path, name: str) -> str:
             pa.array(np.ascontiguousarray(vectors, dtype=np.float32).ravel()), vectors.shape[1]
         ),
     }
-    table = lancedb.connect(str(folder)).create_table(name, pa.table(columns), mode="overwrite")
-    partitions = min(int(math.sqrt(len(vectors))), MAX_PARTITIONS)
-    table.create_index("vector", config=IvfFlat(distance_type="dot", num_partitions=partitions))
-    return "ivf_flat"
+    return lancedb.connect(str(folder)).create_table(name, pa.table(columns), mode="overwrite")
 
 
-def open_ann(kind: str, vectors: np.ndarray, folder: Path, name: str) -> VectorIndex:
+def create_index(table: Any, choice: AnnChoice, dim: int) -> None:
+    """Index the vectors of a table of `store_vectors`, replacing an index that is there."""
+    from lancedb.index import HnswSq, IvfFlat, IvfPq, IvfSq
+
+    config: Any
+    if choice.kind == "ivf_flat":
+        config = IvfFlat(distance_type="dot", num_partitions=choice.partitions)
+    elif choice.kind == "ivf_sq":
+        config = IvfSq(distance_type="dot", num_partitions=choice.partitions)
+    elif choice.kind == "ivf_pq":
+        parts = dim // 4 if dim % 4 == 0 else None  # four numbers a code; LanceDB's own choice otherwise
+        config = IvfPq(distance_type="dot", num_partitions=choice.partitions, num_sub_vectors=parts)
+    else:
+        config = HnswSq(distance_type="dot", num_partitions=choice.partitions)
+    table.create_index("vector", config=config, replace=True)
+
+
+def build_ann(vectors: np.ndarray, folder: Path, name: str, choice: AnnChoice) -> None:
+    """Write what `open_ann` will search besides the vectors themselves."""
+    if choice.kind != "exact":
+        create_index(store_vectors(vectors, folder, name), choice, vectors.shape[1])
+
+
+def open_ann(choice: AnnChoice, vectors: np.ndarray, folder: Path, name: str) -> VectorIndex:
     """The index that `build_ann` made of these vectors."""
-    return ExactIndex(vectors) if kind == "exact" else LanceIndex(folder, name)
+    return ExactIndex(vectors) if choice.kind == "exact" else LanceIndex(choice, vectors, folder, name)

@@ -2,7 +2,7 @@
 
 A run of "index" holds state/ (the serving state), two_tower.npy and lightweight.npy (vectors by position in
 the corpus), ann.lance/ where the corpus is large, and index.json, which names the runs whose towers made the
-vectors. All of it is memory-mapped.
+vectors, how they are searched and what was measured to choose that. All of it is memory-mapped.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ import os
 import shutil
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -21,8 +21,9 @@ from adstool.config import Settings
 from adstool.errors import AdstoolError
 from adstool.features.encoder import FeatureEncoder
 from adstool.features.state import ServingState
-from adstool.funnel.ann import ExactIndex, VectorIndex, build_ann, open_ann
+from adstool.funnel.ann import AnnChoice, ExactIndex, VectorIndex, open_ann
 from adstool.funnel.sources import SOURCES
+from adstool.funnel.tuning import QUERIES, build_chosen, chosen_before, tune
 from adstool.progress import log, track
 from adstool.serving.scorer import TowerScorer, share_encoders
 from adstool.workspace import Workspace, read_json, write_json
@@ -61,11 +62,17 @@ class Index:
 
 
 def build_index(
-    ws: Workspace, settings: Settings, con: duckdb.DuckDBPyConnection, run_dir: Path
+    ws: Workspace,
+    settings: Settings,
+    con: duckdb.DuckDBPyConnection,
+    run_dir: Path,
+    *,
+    tuned: bool = False,
 ) -> dict[str, Any]:
     """Write an index of the warehouse as it is now into `run_dir`; returns {sources, rows, seconds, ...}.
 
-    Raises AdstoolError when a tower is missing or there is nothing to rank.
+    With `tuned`, ways of searching are measured and the best is chosen; else an earlier choice is kept as
+    long as it holds. Raises AdstoolError when a tower is missing or there is nothing to rank.
     """
     from adstool.content.vectors import load_vectors
     from adstool.features.items import build_items
@@ -81,14 +88,22 @@ def build_index(
     corpus = encode_corpus(state, towers)
     for model, name in TOWERS.items():
         _save(run_dir / f"{name}.npy", corpus.two_tower if model == "retrieval" else corpus.lightweight)
-    kinds = {
-        "two_tower": build_ann(corpus.two_tower, run_dir / ANN, "two_tower"),
-        "clip": build_ann(corpus.content, run_dir / ANN, "clip"),
-    }
+    tuning = _tunings(settings, run_dir, state, corpus, towers) if tuned else _earlier_tunings(ws)
+    chosen: dict[str, AnnChoice] = {}
+    for name, vectors in (("two_tower", corpus.two_tower), ("clip", corpus.content)):
+        before = chosen_before(tuning.get(name), *vectors.shape)
+        if before is None and tuning.pop(name, None):
+            log.info("The number of items changed since '%s' was tuned: adstool index --tune", name)
+        chosen[name] = build_chosen(vectors, run_dir / ANN, name, before)
     with_content = int((np.abs(corpus.content).max(axis=1) > 0).sum()) if len(corpus) else 0
     rows = {"two_tower": len(corpus), "clip": with_content, "popular": len(corpus), "fresh": len(corpus)}
     document = {
-        "sources": {name: {"rows": rows[name], "index": kinds.get(name, "scan")} for name in SOURCES},
+        "sources": {
+            name: {"rows": rows[name], "index": chosen[name].kind if name in chosen else "scan"}
+            for name in SOURCES
+        },
+        "search": {name: asdict(choice) for name, choice in chosen.items()},
+        "tuning": tuning,
         "rows": len(corpus),
         "item_type": state.spec.corpus,
         "as_of": state.as_of,
@@ -100,6 +115,36 @@ def build_index(
             "No item has a content vector, so the source 'clip' finds nothing: adstool embed makes them."
         )
     return {**document, "seconds": round(time.perf_counter() - started, 2)}
+
+
+def _tunings(
+    settings: Settings, run_dir: Path, state: ServingState, corpus: Corpus, towers: dict[str, TowerScorer]
+) -> dict[str, Any]:
+    """What `index --tune` measured, by source: users' vectors look for items, and items for their like."""
+    rng = np.random.default_rng(0)
+    users = state.users.column("user_id").to_pylist()
+    asking = [users[row] for row in rng.choice(len(users), min(QUERIES, len(users)), replace=False)]
+    tower, first = towers["retrieval"], np.array([corpus.first_row])
+    vectors = [tower.user(state.inputs(tower.encoder, state.request(user), first))[0, 0] for user in asking]
+    filled = np.flatnonzero(np.abs(corpus.content).max(axis=1) > 0)
+    liked = rng.choice(filled, min(QUERIES, len(filled)), replace=False)
+    depth = settings.funnel.retrieve
+    asked = {
+        "two_tower": (corpus.two_tower, np.array(vectors), depth),
+        "clip": (corpus.content, corpus.content[liked], max(depth // len(SOURCES), 1)),
+    }
+    return {
+        name: tune(items, queries, deep, run_dir / f".{name}", settings.index.min_recall).to_json()
+        for name, (items, queries, deep) in asked.items()
+        if len(queries)
+    }
+
+
+def _earlier_tunings(ws: Workspace) -> dict[str, Any]:
+    """What was measured for the index in use, by source."""
+    run = ws.current_run("index")
+    path = run / "index.json" if run else None
+    return dict(read_json(path).get("tuning", {})) if path and path.is_file() else {}
 
 
 def _clear(run_dir: Path) -> None:
@@ -156,9 +201,11 @@ def load_index(run_dir: Path) -> Index:
     state = ServingState.load(run_dir / "state")
     try:
         vectors = {name: np.load(run_dir / f"{name}.npy", mmap_mode="r") for name in TOWERS.values()}
-        kinds = {name: document["sources"][name]["index"] for name in ("two_tower", "clip")}
+        usual = asdict(AnnChoice.usual(len(vectors["two_tower"])))  # as indexes were made that do not say
+        searched = document.get("search", {"two_tower": usual, "clip": usual})
+        chosen = {name: AnnChoice(**searched[name]) for name in ("two_tower", "clip")}
         runs = dict(document["runs"])
-    except (OSError, ValueError, KeyError) as error:
+    except (OSError, ValueError, KeyError, TypeError) as error:
         raise AdstoolError(f"{run_dir} holds no whole index: {error}", "Run adstool index.") from None
     first = int(corpus_rows(state)[0])
     content = state.items.content[first : first + len(vectors["two_tower"])]
@@ -167,8 +214,8 @@ def load_index(run_dir: Path) -> Index:
         run_dir,
         state,
         corpus,
-        open_ann(kinds["two_tower"], corpus.two_tower, run_dir / ANN, "two_tower"),
-        open_ann(kinds["clip"], corpus.content, run_dir / ANN, "clip"),
+        open_ann(chosen["two_tower"], corpus.two_tower, run_dir / ANN, "two_tower"),
+        open_ann(chosen["clip"], corpus.content, run_dir / ANN, "clip"),
         runs,
     )
 

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from adstool.config import Action, Settings
 from adstool.funnel import ann
-from adstool.funnel.ann import ExactIndex, LanceIndex, best, build_ann, open_ann
+from adstool.funnel.ann import AnnChoice, ExactIndex, LanceIndex, best, build_ann, open_ann
 from adstool.funnel.sources import FILLER, Found, merge
 from adstool.funnel.utility import Value, bids_of, paid_head
 
@@ -46,9 +46,10 @@ def test_a_large_corpus_is_searched_through_lancedb(tmp_path: Path, monkeypatch:
     vectors = random.normal(size=(3000, 8)).astype(np.float32)
     vectors /= np.linalg.norm(vectors, axis=1, keepdims=True)
     monkeypatch.setattr(ann, "EXACT_ROWS", 1000)
-    kind = build_ann(vectors, tmp_path, "two_tower")
-    index = open_ann(kind, vectors, tmp_path, "two_tower")
-    assert kind == "ivf_flat"
+    choice = AnnChoice.usual(len(vectors))
+    build_ann(vectors, tmp_path, "two_tower", choice)
+    index = open_ann(choice, vectors, tmp_path, "two_tower")
+    assert choice.kind == "ivf_flat"
     assert isinstance(index, LanceIndex)
     allowed = random.random(3000) < 0.5
     for query in vectors[:5]:

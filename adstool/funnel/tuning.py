@@ -1,0 +1,212 @@
+"""`index --tune`: which way of searching is the fastest that finds enough, measured on the data at hand.
+
+Every way answers the same real queries; recall@100 is against the exact product, time is the median of whole
+searches as the funnel makes them. The choice and its table go into the index, and hold until the data's size
+has changed by more than a factor of two.
+"""
+
+from __future__ import annotations
+
+import shutil
+import time
+from collections.abc import Iterator, Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from adstool.funnel.ann import (
+    ROUGH,
+    AnnChoice,
+    ExactIndex,
+    LanceIndex,
+    VectorIndex,
+    build_ann,
+    create_index,
+    store_vectors,
+)
+from adstool.progress import log
+
+RECALL_AT = 100
+QUERIES = 48
+HOLDS_WITHIN = 2.0  # a choice stands while the number of vectors is within this factor of that measured
+WORTH = 0.9  # an index must take less than this share of the exact product's time
+MAX_HNSW = 50_000  # vectors; building the graph takes 80 s at 200,000, and IVF answers faster there
+PER_PARTITION = 39  # vectors that clustering wants for each partition at least
+EQUAL = 1e-5  # products this close are equal: of two items alike, either may be found
+
+
+@dataclass(frozen=True)
+class Trial:
+    """One way of searching, measured."""
+
+    choice: AnnChoice
+    recall: float  # recall@100, mean of the queries
+    p50_ms: float
+    p90_ms: float
+    build_seconds: float
+
+    def to_json(self) -> dict[str, Any]:
+        """The trial as a row of the table."""
+        measured = {"recall": self.recall, "p50_ms": self.p50_ms, "p90_ms": self.p90_ms}
+        return {**asdict(self.choice), **measured, "build_seconds": self.build_seconds}
+
+
+@dataclass(frozen=True)
+class Tuning:
+    """What was measured of one source's vectors, and what was chosen."""
+
+    rows: int
+    dim: int
+    depth: int  # items asked for in a search
+    queries: int
+    min_recall: float
+    chosen: AnnChoice
+    reason: str
+    trials: tuple[Trial, ...]
+
+    def to_json(self) -> dict[str, Any]:
+        """The tuning as index.json keeps it."""
+        document = {name: value for name, value in vars(self).items() if name not in ("chosen", "trials")}
+        table = [{**trial.to_json(), "chosen": trial.choice == self.chosen} for trial in self.trials]
+        return {**document, "chosen": asdict(self.chosen), "table": table}
+
+
+def chosen_before(tuning: Mapping[str, Any] | None, rows: int, dim: int) -> AnnChoice | None:
+    """The choice of an earlier tuning (its JSON), where it still holds for so many vectors."""
+    if not tuning or tuning["dim"] != dim:
+        return None
+    if not 1 / HOLDS_WITHIN <= rows / max(tuning["rows"], 1) <= HOLDS_WITHIN:
+        return None
+    return AnnChoice(**tuning["chosen"])
+
+
+def tune(vectors: np.ndarray, queries: np.ndarray, depth: int, folder: Path, min_recall: float) -> Tuning:
+    """Measure the ways of searching `vectors` [n, d] for the `depth` best of each query [m, d].
+
+    `folder` is scratch and is deleted at the end. The fastest way with recall@100 of `min_recall` is chosen;
+    the exact product, where no index takes less than nine tenths of its time.
+    """
+    n, dim = vectors.shape
+    depth = min(depth, n)
+    queries = queries[:QUERIES]
+    truth = [vectors @ query for query in queries]
+    exact = _measure(AnnChoice(), ExactIndex(vectors), truth, queries, depth, 0.0)
+    trials = [exact]
+    try:
+        least = _least_time(vectors, queries, depth, folder)
+        if exact.p50_ms > least:
+            trials += _sweep(vectors, truth, queries, depth, folder, min_recall)
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+    enough = [trial for trial in trials[1:] if trial.recall >= min_recall]
+    best = min(enough, key=lambda trial: trial.p50_ms, default=exact)
+    if best.p50_ms >= WORTH * exact.p50_ms:
+        best = exact
+    reason = _reason(best, exact, least, len(trials), n)
+    return Tuning(n, dim, depth, len(queries), min_recall, best.choice, reason, tuple(trials))
+
+
+def _reason(best: Trial, exact: Trial, least: float, tried: int, rows: int) -> str:
+    if best is not exact:
+        return (
+            f"{exact.p50_ms / best.p50_ms:.1f} times as fast as the exact product,"
+            f" at recall@{RECALL_AT} {best.recall:.3f}"
+        )
+    if tried == 1:
+        return (
+            f"at {rows:,} items the exact product takes {exact.p50_ms:.2f} ms, and LanceDB {least:.2f} ms"
+            " to answer at all: no index can be faster"
+        )
+    return f"no index that finds enough takes less than {WORTH:.0%} of the exact product's time"
+
+
+def _least_time(vectors: np.ndarray, queries: np.ndarray, depth: int, folder: Path) -> float:
+    """What LanceDB takes to return so many rows where there is nothing to search, in ms."""
+    few = np.asarray(vectors[:depth])
+    choice = AnnChoice("ivf_flat")
+    store_vectors(few, folder, "least")
+    index = LanceIndex(choice, few, folder, "least")
+    return _measure(choice, index, [few @ query for query in queries], queries, depth, 0.0).p50_ms
+
+
+def _sweep(
+    vectors: np.ndarray,
+    truth: list[np.ndarray],
+    queries: np.ndarray,
+    depth: int,
+    folder: Path,
+    min_recall: float,
+) -> Iterator[Trial]:
+    """Trials of every kind of index: for each, probes go up until enough is found."""
+    table = store_vectors(vectors, folder, "tried")
+    best = float("inf")
+    for kind, partitions in layouts(len(vectors)):
+        begun = time.perf_counter()
+        create_index(table, AnnChoice(kind, partitions), vectors.shape[1])
+        built = time.perf_counter() - begun
+        log.info("tuning: %s with %d partitions, built in %.1f s", kind, partitions, built)
+        for refine in (1.0, 2.0) if kind in ROUGH else (1.0,):
+            for probes in probe_counts(kind, partitions):
+                choice = AnnChoice(kind, partitions, probes, refine)
+                index = LanceIndex(choice, vectors, folder, "tried")
+                trial = _measure(choice, index, truth, queries, depth, built)
+                yield trial
+                if trial.recall >= min_recall:
+                    best = min(best, trial.p50_ms)
+                if trial.recall >= min_recall or trial.p50_ms > best:
+                    break  # more probes only take longer
+
+
+def layouts(rows: int) -> list[tuple[str, int]]:
+    """Kinds and numbers of partitions that are tried for so many vectors."""
+    root = rows**0.5
+    partitions = sorted({max(1, min(int(root * part), rows // PER_PARTITION)) for part in (0.5, 1.0, 2.0)})
+    middle = partitions[len(partitions) // 2]
+    tried = [(kind, count) for kind in ("ivf_flat", "ivf_sq") for count in partitions]
+    tried.append(("ivf_pq", middle))
+    return tried + ([("hnsw_sq", 1)] if rows <= MAX_HNSW else [])
+
+
+def probe_counts(kind: str, partitions: int) -> list[int]:
+    """Numbers of partitions to look into, rising by half."""
+    counts = [1] if kind == "hnsw_sq" else [2]
+    while counts[-1] < partitions:
+        counts.append(min(partitions, max(counts[-1] + 1, int(counts[-1] * 1.5))))
+    return counts
+
+
+def _measure(
+    choice: AnnChoice,
+    index: VectorIndex,
+    truth: list[np.ndarray],
+    queries: np.ndarray,
+    depth: int,
+    build_seconds: float,
+) -> Trial:
+    allowed = np.ones(len(truth[0]), dtype=bool)
+    for query in queries[:3]:  # caches filled
+        index.search(query, depth, allowed)
+    recalls, times = [], []
+    for query, products in zip(queries, truth, strict=True):
+        begun = time.perf_counter()
+        positions, _ = index.search(query, depth, allowed)
+        times.append(1e3 * (time.perf_counter() - begun))
+        recalls.append(_recall(positions, products))
+    p50, p90 = np.quantile(times, [0.5, 0.9])
+    return Trial(choice, float(np.mean(recalls)), float(p50), float(p90), round(build_seconds, 2))
+
+
+def _recall(positions: np.ndarray, products: np.ndarray) -> float:
+    """The share of the 100 best that is among the first 100 found."""
+    k = min(RECALL_AT, len(products))
+    last = np.partition(products, len(products) - k)[len(products) - k]
+    return float((products[positions[:k]] >= last - EQUAL).sum() / k)
+
+
+def build_chosen(vectors: np.ndarray, folder: Path, name: str, choice: AnnChoice | None) -> AnnChoice:
+    """Build the index chosen, or the usual one where nothing was measured that holds; returns which."""
+    choice = choice or AnnChoice.usual(len(vectors))
+    build_ann(vectors, folder, name, choice)
+    return choice
