@@ -13,6 +13,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from adstool.config import Action, Settings
+from adstool.content.text import normalise, tokens
 from adstool.errors import AdstoolError
 from adstool.features.counters import Raw, base_rates, count_examples, safe_half_lives
 from adstool.features.encoder import HOURS, WEEKDAYS, FeatureEncoder, Vocabulary, item_values
@@ -22,7 +23,6 @@ from adstool.features.items import ItemTable
 from adstool.features.log import CodedLog, coded_log
 from adstool.features.singles import hour_and_weekday, single_values
 from adstool.features.spec import FeatureSpec
-from adstool.features.text import normalise, tokens
 from adstool.progress import track
 from adstool.warehouse import load_sql
 from adstool.workspace import write_json

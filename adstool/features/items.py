@@ -15,8 +15,8 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
+from adstool.content.text import CategoryWords, TokenIndex
 from adstool.errors import AdstoolError
-from adstool.features.text import CategoryWords, TokenIndex
 from adstool.warehouse import load_sql
 
 NO_TIME = np.iinfo(np.int64).min  # a time that is not known

@@ -17,6 +17,7 @@ import duckdb
 import numpy as np
 
 from adstool.config import Settings
+from adstool.content.text import normalise, tokens
 from adstool.errors import AdstoolError
 from adstool.features.counters import Raw, count_state, decay, hours_since
 from adstool.features.encoder import FeatureEncoder
@@ -26,7 +27,6 @@ from adstool.features.items import NO_TIME, ItemTable, mapped
 from adstool.features.log import FOREVER, EntitySizes, coded_log
 from adstool.features.singles import hour_and_weekday, single_values
 from adstool.features.spec import ENGAGED, Counter, FeatureSpec
-from adstool.features.text import normalise, tokens
 from adstool.features.users import UserTable
 from adstool.workspace import Workspace, read_json, write_json
 

@@ -6,9 +6,9 @@ from collections import Counter
 
 import numpy as np
 
+from adstool.content.text import tokens
 from adstool.features.items import NO_TIME
 from adstool.features.state import RequestContext, ServingState
-from adstool.features.text import tokens
 from adstool.funnel.sources import DAY, FRESH_DAYS
 
 LIKE = 0.5  # cosine from which an item counts as looking like another

@@ -13,10 +13,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from adstool.config import FeatureSettings, Settings
+from adstool.content.text import CategoryWords, TokenIndex, normalise, tokens
 from adstool.errors import AdstoolError
 from adstool.features.corpus import corpus_type
 from adstool.features.items import NO_TIME, ItemTable, build_items
-from adstool.features.text import CategoryWords, TokenIndex, normalise, tokens
 
 
 def test_rows_are_found_by_id_and_type(built: Built) -> None:
