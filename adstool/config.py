@@ -67,6 +67,23 @@ class FeatureSettings:
 
 
 @dataclass(frozen=True)
+class InterestSettings:
+    """How interests of users are inferred from what they did. Weights are relative to a click of weight 1."""
+
+    offsite: bool = True  # false: conversions are left out everywhere in interests
+    profile: bool = True  # start from what users of the same gender, age and country want
+    taxonomy: str = ""  # toml, json or csv of topics; empty: topics made from the catalogue's categories
+    half_life_days: float = 14.0  # an action this old counts half
+    power: float = 0.5  # an action counts |weight of [[actions]]| to this power
+    impression: float = 0.2  # being shown: it tells what the site's own ranking thought of the user
+    query: float = 0.5
+    online: float = 0.5  # a conversion the tag saw
+    offline: float = 0.5  # a conversion in a store
+    prior: float = 30.0  # how much evidence the population's habits are worth against the user's own
+    temperature: float = 0.05  # of the softmax over cosines that makes intents
+
+
+@dataclass(frozen=True)
 class TrainingSettings:
     """Defaults of every `train` verb; --set key=value changes one."""
 
@@ -137,6 +154,7 @@ class Settings:
     warehouse: WarehouseSettings = field(default_factory=WarehouseSettings)
     content: ContentSettings = field(default_factory=ContentSettings)
     features: FeatureSettings = field(default_factory=FeatureSettings)
+    interests: InterestSettings = field(default_factory=InterestSettings)
     training: TrainingSettings = field(default_factory=TrainingSettings)
     funnel: FunnelSettings = field(default_factory=FunnelSettings)
     index: IndexSettings = field(default_factory=IndexSettings)

@@ -55,6 +55,13 @@ def _embed(job: Job) -> dict[str, Any]:
     return done.to_json()
 
 
+def _interests(job: Job) -> dict[str, Any]:
+    from adstool.content.interests import load_catalogue, refresh
+
+    catalogue = load_catalogue(job.workspace, job.settings, job.connection)
+    return refresh(job.connection, job.settings, catalogue).to_json()
+
+
 def _train(name: str) -> Callable[[Job], dict[str, Any]]:
     def work(job: Job) -> dict[str, Any]:
         from adstool.serving.export import export_run
@@ -108,6 +115,15 @@ def _report(job: Job) -> dict[str, Any]:
 _MODELS = ("actions", "features", "training")
 STAGES: tuple[Stage, ...] = (
     Stage("embed", "embed", ("pins", "ads", "campaigns"), ("content",), (), None, _embed),
+    Stage(
+        "interests",
+        "interests --refresh",
+        EVERYTHING,
+        ("interests", "actions"),
+        ("embed",),
+        None,
+        _interests,
+    ),
     Stage("retrieval", "train retrieval", EVERYTHING, _MODELS, ("embed",), "retrieval", _train("retrieval")),
     Stage(
         "lightweight",

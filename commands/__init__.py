@@ -24,6 +24,7 @@ VERBS = {
     "sql": "sql",
     "embed": "embed",
     "search": "search",
+    "interests": "interests",
     "train": "train",
     "calibrate": "calibrate",
     "quantize": "quantize",
