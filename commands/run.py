@@ -90,6 +90,9 @@ def _summary(name: str, result: dict[str, Any]) -> str:
             f"{result['embedded']:,} items, {result['skipped']:,} unchanged, {result['failed']:,} failed, "
             f"{result['model']} ({result['dim']}-d)"
         )
+    if name == "interests":
+        used = "on-site and off-site" if result["offsite"] else "on-site only"
+        return f"{result['interests']:,} interests of {result['users']:,} users, {used}"
     if name in ("retrieval", "lightweight", "engagement"):
         return f"{result['run_id']}: " + ", ".join(
             f"{key} {value:.3f}" for key, value in _headline(result["metrics"].get("test", {})).items()
