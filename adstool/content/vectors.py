@@ -21,6 +21,7 @@ import pyarrow.compute as pc
 from lancedb.expr import col
 from lancedb.index import Bitmap
 
+from adstool.config import Settings
 from adstool.content.attributes import ATTRIBUTES, INDEXED, Filter, attributes_of
 from adstool.errors import AdstoolError
 from adstool.workspace import Workspace, read_json, write_json
@@ -93,6 +94,14 @@ def load_vectors(ws: Workspace, item_type: str, *, column: str = "joint") -> tup
     if model is None or table is None:
         return [], np.zeros((0, model.dim if model else 0), np.float32)
     return table.vectors(column)
+
+
+def feature_vectors(ws: Workspace, settings: Settings) -> dict[str, tuple[list[str], np.ndarray]]:
+    """Ids and joint vectors by item type, from which features and candidates are made.
+
+    Nothing with `[features] content = false`: models, the index and the source `clip` then do without.
+    """
+    return {kind: load_vectors(ws, kind) for kind in ITEM_TYPES} if settings.features.content else {}
 
 
 class VectorTable:

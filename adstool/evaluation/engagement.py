@@ -119,6 +119,8 @@ def slices_of(evaluation: Evaluation) -> dict[str, Array]:
     first = np.full(len(dataset.items), np.iinfo(np.int64).max)
     np.minimum.at(first, items, ts)
     shown = items[test]
+    created = dataset.items.times("created_at")[shown]
+    found["item created in the last day"] = (created <= ts[test]) & (created > ts[test] - DAY)
     found["item first shown in the last day"] = ts[test] - first[shown] < DAY
     found["item never shown in training"] = first[shown] >= evaluation.test_start
     before = np.unique(np.asarray(dataset.user[: test.start]))

@@ -80,6 +80,7 @@ def judge(
     return {
         "wanted": int(_sizes(wanted).sum()),
         "cold_wanted": int(sum(one.new.sum() for one in wanted)),
+        "fresh_wanted": int(sum(one.fresh.sum() for one in wanted)),
         "ks": depths,
         "unique_at": unique_at,
         "sources": sources,
@@ -96,12 +97,16 @@ def quantiles(milliseconds: list[float]) -> dict[str, float]:
 
 
 def _recalls(users: Resampler, lists: dict[int, list[Array]], wanted: list[Wanted]) -> dict[str, Any]:
-    """recall@k of the lists by depth, and recall of what was new to everybody at the largest depth."""
+    """recall@k of the lists by depth; of what was new to everybody at the largest depth; and by depth of what
+    was made in the day before the request."""
     result: dict[str, Any] = {"intervals": {}}
     for k, positions in lists.items():
         _put(result, f"recall@{k}", users, _hits(positions, wanted), _sizes(wanted))
-    new = [Wanted(one.positions[one.new], one.new[one.new]) for one in wanted]
+    new = [one.only(one.new) for one in wanted]
     _put(result, "cold_recall", users, _hits(lists[max(lists)], new), _sizes(new))
+    fresh = [one.only(one.fresh) for one in wanted]
+    for k, positions in lists.items():
+        _put(result, f"fresh_recall@{k}", users, _hits(positions, fresh), _sizes(fresh))
     return result
 
 

@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from adstool.evaluation.context import Evaluation
-from adstool.features.state import ServingState
+from adstool.features.state import ServingState, microseconds
 from adstool.funnel.index import index_as_of, load_index
 from adstool.funnel.rank import Ranker
 from adstool.funnel.request import Request
@@ -21,6 +21,7 @@ from adstool.serving.scorer import TowerScorer, share_encoders
 from adstool.warehouse import load_sql
 
 Array = NDArray[Any]
+DAY = 86_400_000_000  # microseconds
 
 
 @dataclass(frozen=True)
@@ -29,6 +30,11 @@ class Wanted:
 
     positions: Array  # int64 [m]
     new: Array  # bool [m]
+    fresh: Array  # bool [m]: made in the day before the request
+
+    def only(self, some: Array) -> Wanted:
+        """Those of `some`, bool [m]."""
+        return Wanted(self.positions[some], self.new[some], self.fresh[some])
 
 
 def cut(evaluation: Evaluation) -> datetime:
@@ -121,9 +127,12 @@ class Past:
             by_user[user].append((item, new))
         state = self.index.state
         found = []
-        for user in users:
+        for user, request in zip(users, requests, strict=True):
             places = state.items.rows([item for item, _ in by_user[user]], state.spec.corpus)
             new = np.array([flag for _, flag in by_user[user]], dtype=bool)
             known = places >= 0
-            found.append(Wanted(places[known] - self.rows.start, new[known]))
+            places = places[known] - self.rows.start
+            asked = microseconds(request.ts) if request.ts else state.as_of
+            age = asked - self.created[places]
+            found.append(Wanted(places, new[known], (age >= 0) & (age < DAY)))
         return found

@@ -74,7 +74,7 @@ def build_index(
     With `tuned`, ways of searching are measured and the best is chosen; else an earlier choice is kept as
     long as it holds. Raises AdstoolError when a tower is missing or there is nothing to rank.
     """
-    from adstool.content.vectors import load_vectors
+    from adstool.content.vectors import feature_vectors
     from adstool.features.items import build_items
 
     started = time.perf_counter()
@@ -82,7 +82,7 @@ def build_index(
     runs = {model: ws.require_run(model, f"train {model}") for model in TOWERS}
     towers = {model: TowerScorer(run) for model, run in runs.items()}
     share_encoders(*towers.values())
-    items = build_items(con, {kind: load_vectors(ws, kind) for kind in ("ad", "pin")})
+    items = build_items(con, feature_vectors(ws, settings))
     state = ServingState.build(con, ws, settings, towers["retrieval"].encoder.spec, items)
     state.save(run_dir / "state")
     corpus = encode_corpus(state, towers)
@@ -110,7 +110,7 @@ def build_index(
         "runs": {model: run.name for model, run in runs.items()},
     }
     write_json(run_dir / "index.json", document)
-    if not with_content:
+    if not with_content and settings.features.content:
         log.info(
             "No item has a content vector, so the source 'clip' finds nothing: adstool embed makes them."
         )

@@ -1,9 +1,9 @@
 """`index --tune`: which way of searching is the fastest that finds enough, measured on the data at hand.
 
 Every way answers the same real queries; recall@100 is against the exact product, time is the median of whole
-searches as the funnel makes them. The best of each kind then answer every query in turn, so that a drift of
-the machine's speed meets all alike, and the quickest is chosen. The choice and its table go into the index,
-and hold until the data's size has changed by more than a factor of two.
+searches as the funnel makes them. Those that find enough then answer a few queries each in turn, so that a
+drift of the machine's speed meets all alike, and the quickest is chosen. The choice and its table go into the
+index, and hold until the data's size has changed by more than a factor of two.
 """
 
 from __future__ import annotations
@@ -34,6 +34,8 @@ RECALL_AT = 100
 QUERIES = 48
 HOLDS_WITHIN = 2.0  # a choice stands while the number of vectors is within this factor of that measured
 WORTH = 0.9  # an index must take less than this share of the exact product's time
+BLOCK = 8  # queries in a row of each finalist, of which the first
+WARM = 2  # are not timed: another index has just filled the caches
 HOPELESS = 1.5  # times the time of the best so far, from which more probes are not tried
 BUDGET_SECONDS = 120.0  # of the sweep; what was not begun by then is left out
 MAX_HNSW = 50_000  # vectors; building the graph takes 80 s at 200,000, and IVF answers faster there
@@ -188,21 +190,24 @@ def _final(
     folder: Path,
     min_recall: float,
 ) -> list[Trial]:
-    """The trials, with the times of those that found enough measured again, query by query in turn."""
+    """The trials, with the times of those that found enough measured again, a few queries each in turn."""
     able = [place for place, trial in enumerate(trials) if trial.recall >= min_recall]
     indexes = {
         place: open_ann(trials[place].choice, vectors, folder, _table(trials[place].choice)) for place in able
     }
     allowed = np.ones(len(vectors), dtype=bool)
     times: dict[int, list[float]] = {place: [] for place in able}
-    for query in (*queries[:3], *queries, *queries):
+    for start in range(0, 2 * len(queries), BLOCK - WARM):
+        block = queries[np.arange(start, start + BLOCK) % len(queries)]
         for place, index in indexes.items():
-            begun = time.perf_counter()
-            index.search(query, depth, allowed)
-            times[place].append(1e3 * (time.perf_counter() - begun))
+            for turn, query in enumerate(block):
+                begun = time.perf_counter()
+                index.search(query, depth, allowed)
+                if turn >= WARM:
+                    times[place].append(1e3 * (time.perf_counter() - begun))
     again = list(trials)
     for place, taken in times.items():
-        p50, p90 = np.quantile(taken[3:], [0.5, 0.9])  # the first three fill caches
+        p50, p90 = np.quantile(taken, [0.5, 0.9])
         again[place] = replace(trials[place], p50_ms=float(p50), p90_ms=float(p90))
     return again
 

@@ -60,12 +60,11 @@ def load_training_data(ws: Workspace, settings: Settings, con: duckdb.DuckDBPyCo
 
     Built or taken from the cache. Raises DataError when the log holds nothing to train on.
     """
-    from adstool.content.vectors import load_vectors
+    from adstool.content.vectors import feature_vectors
     from adstool.features.dataset import build_dataset
     from adstool.features.items import build_items
 
-    vectors = {kind: load_vectors(ws, kind) for kind in ("ad", "pin")}
-    dataset = build_dataset(con, ws, settings, build_items(con, vectors))
+    dataset = build_dataset(con, ws, settings, build_items(con, feature_vectors(ws, settings)))
     for name in ("train", "valid", "test"):
         part = dataset.splits[name]
         if part.stop <= part.start:

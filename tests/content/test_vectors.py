@@ -9,10 +9,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from adstool.config import FeatureSettings, Settings
 from adstool.content.vectors import (
     ActiveModel,
     ItemVectors,
     VectorTable,
+    feature_vectors,
     load_vectors,
     set_active_model,
     slugify,
@@ -66,6 +68,15 @@ def test_vectors_come_back_sorted_by_item_and_only_where_the_side_exists(ws: Wor
     pins, none = load_vectors(ws, "pin")
     assert pins == []
     assert none.shape == (0, 12)
+
+
+def test_features_can_do_without_vectors(ws: Workspace) -> None:
+    table = VectorTable.create(ws, "pin", "m", 12)
+    table.write(rows_of(unit(5, 12)), replacing=False)
+    set_active_model(ws, ActiveModel("m", "m", "", 12))
+    given = feature_vectors(ws, Settings())
+    assert {kind: vectors.shape for kind, (_, vectors) in given.items()} == {"ad": (0, 12), "pin": (5, 12)}
+    assert feature_vectors(ws, Settings(features=FeatureSettings(content=False))) == {}
 
 
 def test_nearest_ranks_as_brute_force_does(ws: Workspace) -> None:

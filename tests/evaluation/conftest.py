@@ -13,6 +13,7 @@ import pytest
 
 from adstool.config import Action, EvaluationSettings, Settings
 from adstool.evaluation.context import Evaluation
+from adstool.features.items import NO_TIME
 from adstool.workspace import Workspace
 
 HOUR = 3_600_000_000
@@ -29,6 +30,9 @@ class Items(SimpleNamespace):
         values = getattr(self, name)
         names = sorted({value for value in values if value is not None})
         return np.array([names.index(v) if v is not None else -1 for v in values]), names
+
+    def times(self, name: str) -> np.ndarray:
+        return np.asarray(self.created_at if name == "created_at" else None)
 
 
 def _make(rows: int = 4000, seed: int = 0, resamples: int = 30) -> Evaluation:
@@ -60,7 +64,9 @@ def _make(rows: int = 4000, seed: int = 0, resamples: int = 30) -> Evaluation:
         position=np.tile(np.arange(1, 6), rows // 5),
         splits={"test": slice(start, rows)},
         actions=list(ACTIONS),
-        items=Items(category=["shoes", "hats", None, "cups"] * 5, vertical=["wear"] * 20),
+        items=Items(
+            category=["shoes", "hats", None, "cups"] * 5, vertical=["wear"] * 20, created_at=[NO_TIME] * 20
+        ),
         fingerprint="f",
     )
     settings = Settings(actions=ACTIONS, evaluation=EvaluationSettings(bootstrap=resamples, requests=200))

@@ -9,6 +9,8 @@ from sklearn.metrics import log_loss, roc_auc_score
 from adstool.evaluation.context import PRIOR_IMPRESSIONS
 from adstool.evaluation.engagement import evaluate_engagement, reliability, slices_of
 
+HOUR = 3_600_000_000  # microseconds
+
 
 @pytest.fixture(scope="module")
 def evaluation(make_evaluation):  # type: ignore[no-untyped-def]
@@ -91,6 +93,8 @@ def test_new_items_and_users_are_slices_when_there_are_enough(make_evaluation) -
     evaluation = make_evaluation(rows=20_000)
     evaluation.dataset.user[evaluation.test.start : evaluation.test.start + 60] = 39
     evaluation.dataset.ts //= 20  # a slate every three minutes: the test split lasts 40 hours
+    middle = evaluation.test_start + 5 * HOUR
+    evaluation.dataset.items.created_at[3] = middle  # all others: nobody knows when
     slices = slices_of(evaluation)
     items = evaluation.dataset.item_row[evaluation.test]
     assert (slices["item never shown in training"] == (items == 19)).all()
@@ -98,6 +102,10 @@ def test_new_items_and_users_are_slices_when_there_are_enough(make_evaluation) -
     assert first_day.sum() < (items == 19).sum()
     assert (items[first_day] == 19).all()
     assert (slices["user never seen in training"] == (evaluation.users == 39)).all()
+    ts = evaluation.dataset.ts[evaluation.test]
+    its_day = (items == 3) & (ts >= middle) & (ts < middle + 24 * HOUR)
+    assert 50 <= its_day.sum() < (items == 3).sum()
+    assert (slices["item created in the last day"] == its_day).all()
 
 
 def test_reliability_covers_every_row(evaluation) -> None:  # type: ignore[no-untyped-def]

@@ -16,8 +16,9 @@ def _found(positions: list[int]) -> Found:
     return Found(np.array(positions, dtype=np.int64), np.zeros(len(positions), dtype=np.float32))
 
 
-def _wanted(positions: list[int], new: list[bool]) -> Wanted:
-    return Wanted(np.array(positions, dtype=np.int64), np.array(new, dtype=bool))
+def _wanted(positions: list[int], new: list[bool], fresh: list[int]) -> Wanted:
+    places = np.array(positions, dtype=np.int64)
+    return Wanted(places, np.array(new, dtype=bool), np.isin(places, fresh))
 
 
 @pytest.fixture
@@ -38,7 +39,10 @@ def stage(make_evaluation: Any) -> dict[str, Any]:
             "fresh": _found([7, 8]),
         },
     ]
-    wanted = [_wanted([1, 3, 50, 999], [False, True, False, True]), _wanted([9, 8], [False, True])]
+    wanted = [
+        _wanted([1, 3, 50, 999], [False, True, False, True], fresh=[1, 999]),
+        _wanted([9, 8], [False, True], fresh=[9]),
+    ]
     times = {name: [1.0, 3.0] for name in SOURCES}
     return judge(found, wanted, times, 80.0, make_evaluation())
 
@@ -63,6 +67,9 @@ def test_unique_and_new_items(stage: dict[str, Any]) -> None:
     assert sources["clip"]["cold_recall"] == pytest.approx(1 / 3)
     assert sources["two_tower"]["cold_recall"] == 0.0
     assert stage["merged"]["cold_recall"] == pytest.approx(2 / 3)
+    assert stage["fresh_wanted"] == 3
+    assert sources["two_tower"]["fresh_recall@10"] == pytest.approx(1 / 3)  # item 9 is 61st
+    assert sources["clip"]["fresh_recall@50"] == 0.0
 
 
 def test_all_together_keep_to_the_number_of_candidates(stage: dict[str, Any]) -> None:
@@ -75,7 +82,7 @@ def test_all_together_keep_to_the_number_of_candidates(stage: dict[str, Any]) ->
 
 def test_nothing_wanted_gives_no_figure(make_evaluation: Any) -> None:
     found = [{name: _found([1]) for name in SOURCES}]
-    stage = judge(found, [_wanted([], [])], {name: [] for name in SOURCES}, 5.0, make_evaluation())
+    stage = judge(found, [_wanted([], [], [])], {name: [] for name in SOURCES}, 5.0, make_evaluation())
     assert stage["wanted"] == 0
 
     assert np.isnan(stage["merged"]["recall@2"])
