@@ -25,6 +25,7 @@ VERBS = {
     "embed": "embed",
     "search": "search",
     "interests": "interests",
+    "enrich": "enrich",
     "train": "train",
     "calibrate": "calibrate",
     "quantize": "quantize",

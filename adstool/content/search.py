@@ -12,7 +12,7 @@ import numpy as np
 
 from adstool.config import Settings
 from adstool.content.attributes import Filter
-from adstool.content.clip import load_clip, resolve_source
+from adstool.content.clip import ClipModel, load_clip, resolve_source
 from adstool.content.images import ImageProblem, decode_image, read_image
 from adstool.content.vectors import ITEM_TYPES, ActiveModel, VectorTable, active_model
 from adstool.errors import AdstoolError, DataError, UsageError
@@ -44,20 +44,14 @@ def query_vector(
         raise UsageError("Search needs a text or --image FILE, not both.", 'adstool search "red dress"')
     if text is not None and not text.strip():
         raise UsageError("The text to search for is empty.", 'adstool search "red dress"')
-    model = require_active(ws)
+    require_active(ws)
     picture = None
     if image is not None:
         try:
             picture = decode_image(read_image(image))
         except ImageProblem as problem:
             raise DataError(f"{image} {problem}.", "Give another picture.") from None
-    source = resolve_source(ws, in_use(settings, model))
-    if source.slug != model.slug:
-        raise AdstoolError(
-            f"The weights of {model.name} changed since the items were embedded.",
-            f"Embed them again: adstool embed all --model {model.name}",
-        )
-    clip = load_clip(source)
+    clip = load_active_clip(ws, settings)
     vectors = (
         clip.encode_texts([text or ""]) if picture is None else clip.encode_images([clip.prepare(picture)])
     )
@@ -101,6 +95,18 @@ def require_active(ws: Workspace) -> ActiveModel:
     if model is None:
         raise AdstoolError(f"Nothing in {ws.root} has been embedded yet.", "Do it: adstool embed all")
     return model
+
+
+def load_active_clip(ws: Workspace, settings: Settings) -> ClipModel:
+    """The CLIP that made the vectors in use. Raises AdstoolError when its weights are others by now."""
+    model = require_active(ws)
+    source = resolve_source(ws, in_use(settings, model))
+    if source.slug != model.slug:
+        raise AdstoolError(
+            f"The weights of {model.name} changed since the items were embedded.",
+            f"Embed them again: adstool embed all --model {model.name}",
+        )
+    return load_clip(source)
 
 
 def in_use(settings: Settings, model: ActiveModel) -> Settings:
