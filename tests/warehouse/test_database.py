@@ -36,7 +36,7 @@ def test_the_tables_are_those_of_the_schema(ws: Workspace) -> None:
             assert table.key in table.required
         own = {row[0] for row in con.execute("show tables").fetchall()} - set(TABLES)
     derived = {"interest_sums", "interest_users", "interests", "interest_priors", "interest_profiles"}
-    derived |= {"interest_build", "query_intents"}
+    derived |= {"interest_build", "query_intents", "enrichments", "relevance", "item_attributes"}
     known = {"rejects", "files", "runs", "funnel", "auctions", "schema_version", "catalog"}
     assert own == known | derived
 
