@@ -54,6 +54,17 @@ class ContentSettings:
 
 
 @dataclass(frozen=True)
+class SemanticIdsSettings:
+    """How content vectors become semantic ids, and whether rankers read them."""
+
+    method: str = "kmeans"  # kmeans | rqvae
+    levels: int = 3
+    size: int = 0  # codes a level, up to 256; 0: by the size of the catalogue
+    seed: int = 0
+    features: bool = True  # every prefix is a column of the item
+
+
+@dataclass(frozen=True)
 class FeatureSettings:
     """How examples and features are made from the log."""
 
@@ -189,6 +200,7 @@ class Settings:
     formats: tuple[Format, ...] = (Format(),)
     warehouse: WarehouseSettings = field(default_factory=WarehouseSettings)
     content: ContentSettings = field(default_factory=ContentSettings)
+    semantic_ids: SemanticIdsSettings = field(default_factory=SemanticIdsSettings)
     features: FeatureSettings = field(default_factory=FeatureSettings)
     interests: InterestSettings = field(default_factory=InterestSettings)
     training: TrainingSettings = field(default_factory=TrainingSettings)
@@ -255,13 +267,20 @@ def load_settings(
             raise _unknown(name, [*SECTIONS, "actions", "formats"], where)
     for variable, text in environment.items():
         if variable.startswith("ADSTOOL_") and variable not in ENVIRONMENT_ONLY:
-            section, _, key = variable.removeprefix("ADSTOOL_").lower().partition("_")
-            _set(values, origins, f"{section}.{key}", text, f"environment {variable}")
+            dotted = _dotted(variable.removeprefix("ADSTOOL_").lower())
+            _set(values, origins, dotted, text, f"environment {variable}")
     for dotted, value in (flags or {}).items():
         _set(values, origins, dotted, value, "command line")
     types = get_type_hints(Settings)
     built = {name: types[name](**values[name]) for name in SECTIONS}
     return Settings(**arrays, **built, origins=origins)
+
+
+def _dotted(name: str) -> str:
+    """`section.key` of a variable's name; some sections have an underscore of their own."""
+    sections = [one for one in SECTIONS if name.startswith(f"{one}_")]
+    section = max(sections, key=len) if sections else name.partition("_")[0]
+    return f"{section}.{name[len(section) + 1 :]}"
 
 
 def _read_toml(path: Path) -> dict[str, Any]:

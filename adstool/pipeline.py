@@ -62,6 +62,18 @@ def _interests(job: Job) -> dict[str, Any]:
     return refresh(job.connection, job.settings, catalogue).to_json()
 
 
+def _semantic(job: Job) -> dict[str, Any]:
+    from adstool.content.semantic_ids import refresh_semantic
+    from adstool.errors import DataError
+
+    try:
+        return refresh_semantic(job.workspace, job.settings, job.connection).to_json()
+    except DataError as lacking:
+        # Without vectors items have no semantic ids, and everything else works without them.
+        log.info("%s", lacking.message)
+        return {"model": "semantic", "items": 0}
+
+
 def _train(name: str) -> Callable[[Job], dict[str, Any]]:
     def work(job: Job) -> dict[str, Any]:
         from adstool.serving.export import export_run
@@ -113,8 +125,10 @@ def _report(job: Job) -> dict[str, Any]:
 
 
 _MODELS = ("actions", "features", "training")
+_VECTORS = ("embed", "semantic")
 STAGES: tuple[Stage, ...] = (
     Stage("embed", "embed", ("pins", "ads", "campaigns"), ("content",), (), None, _embed),
+    Stage("semantic", "train semantic", ("pins", "ads"), ("semantic_ids",), ("embed",), None, _semantic),
     Stage(
         "interests",
         "interests --refresh",
@@ -124,18 +138,18 @@ STAGES: tuple[Stage, ...] = (
         None,
         _interests,
     ),
-    Stage("retrieval", "train retrieval", EVERYTHING, _MODELS, ("embed",), "retrieval", _train("retrieval")),
+    Stage("retrieval", "train retrieval", EVERYTHING, _MODELS, _VECTORS, "retrieval", _train("retrieval")),
     Stage(
         "lightweight",
         "train lightweight",
         EVERYTHING,
         _MODELS,
-        ("embed",),
+        _VECTORS,
         "lightweight",
         _train("lightweight"),
     ),
     Stage(
-        "engagement", "train engagement", EVERYTHING, _MODELS, ("embed",), "engagement", _train("engagement")
+        "engagement", "train engagement", EVERYTHING, _MODELS, _VECTORS, "engagement", _train("engagement")
     ),
     Stage("calibrate", "calibrate engagement", (), (), ("engagement",), "engagement", _calibrate),
     Stage("quantize", "quantize engagement", (), ("quantization",), ("calibrate",), "engagement", _quantize),
@@ -144,7 +158,7 @@ STAGES: tuple[Stage, ...] = (
         "index",
         EVERYTHING,
         ("features", "actions"),
-        ("retrieval", "lightweight", "embed"),
+        ("retrieval", "lightweight", *_VECTORS),
         "index",
         _index,
     ),
@@ -186,6 +200,9 @@ def _inputs(job: Job, stage: Stage, recorded: dict[str, dict[str, str]]) -> dict
         parts[f"[{section}]"] = job.settings.fingerprint(section)
     for need in stage.needs:
         parts[f"the result of {BY_NAME[need].verb}"] = _identity(recorded.get(need, {}))
+    if "semantic" in stage.needs:
+        ids = job.workspace.current_run("semantic")
+        parts["the semantic ids"] = ids.name if ids else ""
     if stage.artefact is not None:
         run = job.workspace.current_run(stage.artefact)
         if stage.name in ("calibrate", "quantize"):

@@ -93,6 +93,8 @@ def _summary(name: str, result: dict[str, Any]) -> str:
     if name == "interests":
         used = "on-site and off-site" if result["offsite"] else "on-site only"
         return f"{result['interests']:,} interests of {result['users']:,} users, {used}"
+    if name == "semantic":
+        return _semantic_ids(result)
     if name in ("retrieval", "lightweight", "engagement"):
         return f"{result['run_id']}: " + ", ".join(
             f"{key} {value:.3f}" for key, value in _headline(result["metrics"].get("test", {})).items()
@@ -113,6 +115,17 @@ def _summary(name: str, result: dict[str, Any]) -> str:
     if name == "evaluate":
         return _quality(result)
     return str(result["path"])
+
+
+def _semantic_ids(result: dict[str, Any]) -> str:
+    if "sizes" not in result:
+        return "no item has a vector"
+    first = result["metrics"]["train"]["1"]
+    wanted = (("co-engaged", "purity"), ("by chance", "popularity_matched"))
+    known = [f"{label} {first[key]:.3f}" for label, key in wanted if key in first]
+    sizes = " x ".join(str(size) for size in result["sizes"])
+    verb = "kept" if result["kept"] else result["method"]
+    return ", ".join([f"{result['run_id']}: {verb} {sizes}", *known])
 
 
 def _quality(result: dict[str, Any]) -> str:

@@ -17,9 +17,10 @@ if TYPE_CHECKING:
     from adstool.config import Settings
     from adstool.workspace import Workspace
 
-MODELS = ("clip", "retrieval", "lightweight", "engagement")
+MODELS = ("clip", "semantic", "retrieval", "lightweight", "engagement")
 NEXT = {
     "clip": "adstool embed --model clip@current",
+    "semantic": "adstool train retrieval",
     "retrieval": "adstool train lightweight",
     "lightweight": "adstool train engagement",
     "engagement": "adstool calibrate engagement",
@@ -34,7 +35,7 @@ def register(app: typer.Typer) -> None:
 
 def train(
     context: typer.Context,
-    model: Annotated[str, typer.Argument(help="clip, retrieval, lightweight or engagement.")],
+    model: Annotated[str, typer.Argument(help="clip, semantic, retrieval, lightweight or engagement.")],
     preset: Annotated[str, typer.Option(help="A named set of sizes; the first is the default.")] = "",
     settings_given: Annotated[
         list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Change one setting of the model.")
@@ -71,6 +72,8 @@ def train(
         payload = _train_flat(workspace, settings, options, flat)
     elif model == "clip":
         payload = _train_clip(workspace, settings, options)
+    elif model == "semantic":
+        payload = _train_semantic(workspace, settings, options)
     else:
         payload = _train_model(workspace, settings, model, options)
     if not emit(context, payload):
@@ -186,7 +189,60 @@ def _train_clip(workspace: Workspace, settings: Settings, options: Any) -> dict[
     }
 
 
+def _train_semantic(workspace: Workspace, settings: Settings, options: Any) -> dict[str, Any]:
+    from adstool.content.semantic_ids import train_semantic
+    from adstool.pipeline import Job, record
+    from adstool.warehouse import open_warehouse
+
+    if options.epochs is not None or options.batch_size is not None:
+        raise UsageError(
+            "Semantic ids are not trained by epochs and batches.",
+            "They have --preset kmeans|rqvae, --seed and --set levels=4 size=64.",
+        )
+    given = {"method": options.preset, "seed": "" if options.seed is None else str(options.seed)}
+    overrides = {**{key: value for key, value in given.items() if value}, **options.overrides}
+    started = datetime.now(UTC)
+    wait = settings.warehouse.lock_wait_seconds
+    with workspace.lock(wait), open_warehouse(workspace, settings) as con:
+        result = train_semantic(workspace, settings, con, overrides).to_json()
+        record(Job(workspace, settings, con), "semantic", result, started)
+    return result
+
+
+def _show_semantic(context: typer.Context, payload: dict[str, Any]) -> None:
+    metrics = payload["metrics"]
+    sizes = " x ".join(str(size) for size in payload["sizes"])
+    say(
+        context,
+        f"semantic {payload['run_id']}: {payload['method']} {sizes} over {metrics['items']:,} items in "
+        f"{payload['seconds']:.1f} s; co-engagement of {metrics['pairs']:,} pairs.",
+    )
+    names = {
+        "relative_mse": "error left",
+        "cosine": "cosine",
+        "perplexity": "perplexity",
+        "dead": "dead",
+        "prefixes": "prefixes",
+        "collisions": "collisions",
+        "purity": "co-engaged",
+        "popularity_matched": "by chance",
+    }
+    rows = [
+        (
+            level,
+            *(figures.get(name) for name in names),
+            metrics["test"].get(level, {}).get("relative_mse"),
+        )
+        for level, figures in metrics["train"].items()
+    ]
+    table(context, ["codes", *names.values(), "error left, new items"], rows)
+    next_verb(context, NEXT["semantic"])
+
+
 def _show(context: typer.Context, payload: dict[str, Any]) -> None:
+    if payload["model"] == "semantic":
+        _show_semantic(context, payload)
+        return
     say(
         context,
         f"{payload['model']} {payload['run_id']}: {payload['parameters']:,} parameters, {payload['epochs']} "

@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 
 from adstool.config import load_settings
+from adstool.content.semantic_ids import train_semantic
 from adstool.content.vectors import ActiveModel, ItemVectors, VectorTable, set_active_model
 from adstool.funnel.index import build_index
 from adstool.ingestion.ingest import IngestOptions, ingest
@@ -31,6 +32,7 @@ def make_shop(root: Path) -> Workspace:
     with open_warehouse(ws, settings) as con:
         ingest(con, ws, [str(root / "world")], IngestOptions())
         _embed(ws, con)
+        train_semantic(ws, settings, con)
         for name in ("retrieval", "lightweight", "engagement"):
             options = TrainOptions("", {}, 2, 256, 0, None)
             train_model(ws, settings, con, name, options, export=export_run)

@@ -111,6 +111,7 @@ class Past:
             user_vector=self.tower.user(inputs)[0, 0],
             two_tower=self.index.two_tower,
             clip=self.index.clip,
+            semantic=self.index.semantic,
             by_popularity=np.argsort(-self.popularity, kind="stable"),
             popularity=self.popularity,
             created=self.created,

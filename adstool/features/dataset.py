@@ -22,7 +22,7 @@ from adstool.features.corpus import corpus_type
 from adstool.features.encoder import FeatureEncoder
 from adstool.features.engagements import Engagements, History, read_history
 from adstool.features.items import ItemTable, mapped
-from adstool.features.spec import default_spec
+from adstool.features.spec import FeatureSpec, default_spec
 from adstool.features.users import UserTable
 from adstool.progress import log
 from adstool.warehouse import load_sql
@@ -185,7 +185,7 @@ def build_dataset(
     Written to a temporary folder and renamed, so that a killed build leaves nothing half; older ones go away.
     Raises AdstoolError when the log has nothing to train on.
     """
-    spec = default_spec(settings, corpus_type(con, settings))
+    spec = default_spec(settings, corpus_type(con, settings), *_semantic(settings, items))
     counts = con.execute(load_sql("features_inputs")).fetchall()
     wanted = {
         "warehouse": [[str(value) for value in row] for row in counts],
@@ -198,22 +198,34 @@ def build_dataset(
     home = ws.cache / "examples"
     target = home / fingerprint
     if not (target / "built.json").is_file():
-        _build(con, settings, items, target, wanted)
+        _build(con, settings, spec, items, target, wanted)
     for other in home.iterdir():
         if other.name != fingerprint and not _being_built(other):
             shutil.rmtree(other, ignore_errors=True)
     return Dataset(target, ItemTable.load(target), list(settings.actions))
 
 
+def _semantic(settings: Settings, items: ItemTable) -> tuple[str, int]:
+    """The run behind the columns of semantic ids and how many there are: none unless they are wanted."""
+    if not settings.semantic_ids.features:
+        return "", 0
+    return items.semantic, items.codes.shape[1]
+
+
 def _build(
-    con: duckdb.DuckDBPyConnection, settings: Settings, items: ItemTable, target: Path, wanted: dict[str, Any]
+    con: duckdb.DuckDBPyConnection,
+    settings: Settings,
+    spec: FeatureSpec,
+    items: ItemTable,
+    target: Path,
+    wanted: dict[str, Any],
 ) -> None:
     partial = target.with_name(f".building-{os.getpid()}")
     shutil.rmtree(partial, ignore_errors=True)
     partial.mkdir(parents=True)
     log.info("Building the examples.")
     try:
-        materialise(con, settings, default_spec(settings, wanted["spec"]["corpus"]), items, partial)
+        materialise(con, settings, spec, items, partial)
         write_json(partial / "built.json", wanted)
         shutil.rmtree(target, ignore_errors=True)  # only there when its built.json is not
         os.replace(partial, target)

@@ -17,7 +17,7 @@ import pyarrow.parquet as pq
 from adstool.errors import AdstoolError
 from adstool.features.finish import standardise
 from adstool.features.items import ItemTable
-from adstool.features.spec import Column, FeatureSpec
+from adstool.features.spec import Column, FeatureSpec, prefix_depth
 from adstool.features.users import UserTable
 from adstool.workspace import read_json, write_json
 
@@ -216,6 +216,9 @@ class FeatureEncoder:
 
 def item_values(items: ItemTable, name: str) -> pa.Array:
     """The raw values behind an item-side column."""
+    depth = prefix_depth(name)
+    if depth:
+        return items.prefixes(depth)
     return items.keys if name == "item_id" else items.column(name)
 
 

@@ -15,11 +15,14 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
+from adstool.content.codebooks import NO_CODE, SemanticIds
 from adstool.content.text import CategoryWords, TokenIndex
 from adstool.errors import AdstoolError
 from adstool.warehouse import load_sql
 
 NO_TIME = np.iinfo(np.int64).min  # a time that is not known
+_RUN = b"semantic"  # in the table's metadata: the run that made the codes
+_CODE = "semantic_code_"  # columns: the code of every level, from 1
 
 
 def mapped(path: Path) -> np.ndarray:
@@ -33,7 +36,7 @@ class ItemTable:
     table: the raw columns of the `catalog` view (item_type, item_id, title, description, image, category,
     price, format, created_at, campaign_id, advertiser_id, vertical, objective, bid_strategy, bid, target,
     daily_budget, starts_at, ends_at). content: float32 [n, D], unit length, zeros for an item without a
-    vector; D = 1 of zeros when nothing was embedded.
+    vector; D = 1 of zeros when nothing was embedded. With semantic ids, the table also holds their codes.
     """
 
     def __init__(self, table: pa.Table, content: np.ndarray) -> None:
@@ -139,6 +142,35 @@ class ItemTable:
         """Which categories the words of a query ask for."""
         return CategoryWords.of(self.text_tokens, self.categories[0], len(self.categories[1]))
 
+    @property
+    def semantic(self) -> str:
+        """The run whose codebooks made the semantic ids, empty without ids."""
+        return str((self.table.schema.metadata or {}).get(_RUN, b"").decode())
+
+    @cached_property
+    def codes(self) -> np.ndarray:
+        """Semantic ids, int16 [n, L], NO_CODE for an item without one; L = 0 without any."""
+        names = [name for name in self.table.column_names if name.startswith(_CODE)]
+        columns = [pc.fill_null(self.column(name), NO_CODE).to_numpy(zero_copy_only=False) for name in names]
+        return np.stack(columns, axis=1) if columns else np.zeros((len(self), 0), dtype=np.int16)
+
+    def prefixes(self, depth: int) -> pa.Array:
+        """The first `depth` codes of every item as a text such as 3-0-17, null without them."""
+        if not 1 <= depth <= self.codes.shape[1]:
+            return pa.nulls(len(self), pa.string())
+        parts = [pc.cast(self.column(f"{_CODE}{level}"), pa.string()) for level in range(1, depth + 1)]
+        return pc.binary_join_element_wise(*parts, "-")
+
+    def with_semantic_ids(self, ids: SemanticIds) -> ItemTable:
+        """The same items with the ids that these codebooks give them."""
+        codes = ids.codebooks.encode(self.content)
+        table = self.table
+        for level in range(codes.shape[1]):
+            column = pa.array(codes[:, level], mask=codes[:, level] == NO_CODE)
+            table = table.append_column(f"{_CODE}{level + 1}", column)
+        metadata = {**(table.schema.metadata or {}), _RUN: ids.run.encode()}
+        return ItemTable(table.replace_schema_metadata(metadata), self.content)
+
     def fingerprint(self) -> str:
         """A hash of the rows and of the vectors."""
         digest = hashlib.blake2b(digest_size=16)
@@ -174,9 +206,11 @@ class ItemTable:
 
 
 def build_items(
-    con: duckdb.DuckDBPyConnection, vectors: Mapping[str, tuple[list[str], np.ndarray]]
+    con: duckdb.DuckDBPyConnection,
+    vectors: Mapping[str, tuple[list[str], np.ndarray]],
+    semantic: SemanticIds | None = None,
 ) -> ItemTable:
-    """All items of the catalogue with their content vectors.
+    """All items of the catalogue with their content vectors and, given codebooks, their semantic ids.
 
     vectors: by item type ('ad', 'pin'), ids and float32 [m, D]; ids the catalogue does not know are left out.
     Raises AdstoolError when the vectors of the two types differ in width.
@@ -188,10 +222,11 @@ def build_items(
             f"Ads and pins have vectors of different widths: {sorted(widths)}.",
             "Embed both with one model: adstool embed all",
         )
-    items = ItemTable(table, np.zeros((table.num_rows, widths.pop() if widths else 1), dtype=np.float32))
+    width = next(iter(widths), 1)
+    items = ItemTable(table, np.zeros((table.num_rows, width), dtype=np.float32))
     for item_type, (ids, array) in vectors.items():
         if not ids:
             continue
         rows = items.rows(ids, item_type)
         items.content[rows[rows >= 0]] = array[rows >= 0]
-    return items
+    return items if semantic is None or not widths else items.with_semantic_ids(semantic)

@@ -90,6 +90,7 @@ class FeatureSpec:
     numerics: tuple[Numeric, ...]
     counters: tuple[Counter, ...]
     version: int = SPEC_VERSION
+    semantic: str = ""  # the run whose codebooks made the columns sid_1, sid_2, ...; empty: there are none
 
     @cached_property
     def numeric_columns(self) -> tuple[Column, ...]:
@@ -166,9 +167,12 @@ def _action_signals(names: tuple[str, ...]) -> tuple[str, ...]:
     return tuple(f"action:{name}" for name in names)
 
 
-def default_spec(settings: Settings, corpus: str = "ad") -> FeatureSpec:
+def default_spec(settings: Settings, corpus: str = "ad", semantic: str = "", levels: int = 0) -> FeatureSpec:
     """The features adstool uses for a corpus of ads or of pins (which have no price, campaign or
-    advertiser)."""
+    advertiser).
+
+    semantic, levels: the run whose semantic ids items have, and how many codes each has.
+    """
     actions = tuple(action.name for action in settings.actions)
     positive = tuple(action.positive for action in settings.actions)
     return FeatureSpec(
@@ -179,16 +183,29 @@ def default_spec(settings: Settings, corpus: str = "ad") -> FeatureSpec:
         history_length=settings.features.history_length,
         content_recent=20,
         content_decay=0.9,
-        categoricals=_categoricals(corpus),
+        categoricals=_categoricals(corpus, levels if semantic else 0),
         numerics=_numerics(settings, corpus),
         counters=_counters(actions, corpus),
+        semantic=semantic if levels else "",
     )
 
 
-def _categoricals(corpus: str) -> tuple[Column, ...]:
+def prefix_column(depth: int) -> str:
+    """The column of the first `depth` codes of an item's semantic id."""
+    return f"sid_{depth}"
+
+
+def prefix_depth(column: str) -> int:
+    """How many codes a column holds; 0 when it is no column of semantic ids."""
+    name, _, depth = column.partition("_")
+    return int(depth) if name == "sid" and depth.isdigit() else 0
+
+
+def _categoricals(corpus: str, levels: int) -> tuple[Column, ...]:
     user = ("user_id", "country", "language", "age_bucket", "gender", "last_category")
     of_ads = ("advertiser_id", "campaign_id", "vertical", "format")
-    item = ("item_id", "category", *(of_ads if corpus == "ad" else ()))
+    prefixes = (prefix_column(depth) for depth in range(1, levels + 1))
+    item = ("item_id", "category", *(of_ads if corpus == "ad" else ()), *prefixes)
     context = ("surface", "hour", "weekday", "query")
     return (
         *(Column(name, "user") for name in user),

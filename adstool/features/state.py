@@ -96,6 +96,12 @@ class ServingState:
         self.counters = counters
         self.surfaces = surfaces
         self.sizes = sizes
+        if spec.semantic not in ("", items.semantic):
+            raise AdstoolError(
+                f"The features read the semantic ids of {spec.semantic}, and the items have those of "
+                f"{items.semantic or 'no run'}.",
+                "Embed the items (adstool embed all) and run adstool index.",
+            )
         self.as_of = as_of  # microseconds UTC: every event strictly before it is known
         self._codes: dict[FeatureEncoder, _Codes] = {}
         self._places: dict[tuple[str, int], np.ndarray] = {}

@@ -22,6 +22,7 @@ from adstool.errors import AdstoolError
 from adstool.features.encoder import FeatureEncoder
 from adstool.features.state import ServingState
 from adstool.funnel.ann import AnnChoice, ExactIndex, VectorIndex, open_ann
+from adstool.funnel.semantic import SemanticIndex
 from adstool.funnel.sources import SOURCES
 from adstool.funnel.tuning import QUERIES, build_chosen, chosen_before, tune
 from adstool.progress import log, track
@@ -44,6 +45,7 @@ class Corpus:
     two_tower: np.ndarray  # float32 [n, d]
     lightweight: np.ndarray  # float32 [n, H * d]
     content: np.ndarray  # float32 [n, D], zeros for an item without a vector
+    codes: np.ndarray  # int16 [n, L], semantic ids; L = 0 without any
 
     def __len__(self) -> int:
         return len(self.two_tower)
@@ -58,6 +60,7 @@ class Index:
     corpus: Corpus
     two_tower: VectorIndex
     clip: VectorIndex
+    semantic: SemanticIndex
     runs: dict[str, str]  # model -> run whose towers made the vectors
 
 
@@ -74,6 +77,7 @@ def build_index(
     With `tuned`, ways of searching are measured and the best is chosen; else an earlier choice is kept as
     long as it holds. Raises AdstoolError when a tower is missing or there is nothing to rank.
     """
+    from adstool.content.codebooks import load_semantic_ids
     from adstool.content.vectors import feature_vectors
     from adstool.features.items import build_items
 
@@ -82,8 +86,10 @@ def build_index(
     runs = {model: ws.require_run(model, f"train {model}") for model in TOWERS}
     towers = {model: TowerScorer(run) for model, run in runs.items()}
     share_encoders(*towers.values())
-    items = build_items(con, feature_vectors(ws, settings))
-    state = ServingState.build(con, ws, settings, towers["retrieval"].encoder.spec, items)
+    spec = towers["retrieval"].encoder.spec
+    # New items get their ids from the codebooks that the towers were trained with, whatever is newer.
+    items = build_items(con, feature_vectors(ws, settings), load_semantic_ids(ws, spec.semantic))
+    state = ServingState.build(con, ws, settings, spec, items)
     state.save(run_dir / "state")
     corpus = encode_corpus(state, towers)
     for model, name in TOWERS.items():
@@ -96,10 +102,13 @@ def build_index(
             log.info("The number of items changed since '%s' was tuned: adstool index --tune", name)
         chosen[name] = build_chosen(vectors, run_dir / ANN, name, before)
     with_content = int((np.abs(corpus.content).max(axis=1) > 0).sum()) if len(corpus) else 0
-    rows = {"two_tower": len(corpus), "clip": with_content, "popular": len(corpus), "fresh": len(corpus)}
+    rows = {"clip": with_content, "semantic": len(SemanticIndex(corpus.codes))}
     document = {
         "sources": {
-            name: {"rows": rows[name], "index": chosen[name].kind if name in chosen else "scan"}
+            name: {
+                "rows": rows.get(name, len(corpus)),
+                "index": chosen[name].kind if name in chosen else "scan",
+            }
             for name in SOURCES
         },
         "search": {name: asdict(choice) for name, choice in chosen.items()},
@@ -108,12 +117,15 @@ def build_index(
         "item_type": state.spec.corpus,
         "as_of": state.as_of,
         "runs": {model: run.name for model, run in runs.items()},
+        "semantic": items.semantic,
     }
     write_json(run_dir / "index.json", document)
     if not with_content and settings.features.content:
         log.info(
             "No item has a content vector, so the source 'clip' finds nothing: adstool embed makes them."
         )
+    elif with_content and not items.semantic:
+        log.info("No item has a semantic id, so the source 'semantic' finds nothing: adstool train semantic.")
     return {**document, "seconds": round(time.perf_counter() - started, 2)}
 
 
@@ -192,6 +204,7 @@ def encode_corpus(state: ServingState, towers: dict[str, TowerScorer]) -> Corpus
         two_tower=np.concatenate(parts["retrieval"]),
         lightweight=np.concatenate(parts["lightweight"]),
         content=np.asarray(state.items.content[first : first + len(rows)]),
+        codes=state.items.codes[first : first + len(rows)],
     )
 
 
@@ -208,14 +221,16 @@ def load_index(run_dir: Path) -> Index:
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise AdstoolError(f"{run_dir} holds no whole index: {error}", "Run adstool index.") from None
     first = int(corpus_rows(state)[0])
-    content = state.items.content[first : first + len(vectors["two_tower"])]
-    corpus = Corpus(first, vectors["two_tower"], vectors["lightweight"], content)
+    rows = slice(first, first + len(vectors["two_tower"]))
+    content, codes = state.items.content[rows], state.items.codes[rows]
+    corpus = Corpus(first, vectors["two_tower"], vectors["lightweight"], content, codes)
     return Index(
         run_dir,
         state,
         corpus,
         open_ann(chosen["two_tower"], corpus.two_tower, run_dir / ANN, "two_tower"),
         open_ann(chosen["clip"], corpus.content, run_dir / ANN, "clip"),
+        SemanticIndex(codes),
         runs,
     )
 
@@ -230,5 +245,6 @@ def index_as_of(index: Index, build: Callable[[], ServingState], towers: dict[st
         corpus,
         ExactIndex(corpus.two_tower),
         ExactIndex(corpus.content),
+        index.semantic,
         index.runs,
     )

@@ -227,6 +227,7 @@ class Ranker:
             user_vector=vectors["retrieval"][0, 0],
             two_tower=moment.index.two_tower,
             clip=moment.index.clip,
+            semantic=moment.index.semantic,
             by_popularity=moment.by_popularity,
             popularity=moment.popularity,
             created=moment.created,

@@ -14,8 +14,10 @@ import numpy as np
 from adstool.features.items import NO_TIME
 from adstool.features.state import RequestContext, ServingState
 from adstool.funnel.ann import VectorIndex, best
+from adstool.funnel.semantic import SemanticIndex
 
 NEIGHBOURS_OF = 5  # last engaged items whose neighbours are looked for
+PREFIXES_OF = 50  # last engaged items whose semantic ids are looked for
 FILLER = "two_tower"  # fills what the other sources leave empty
 FRESH_DAYS = 7.0
 DAY = 86_400_000_000  # microseconds
@@ -45,6 +47,7 @@ class Asked:
     user_vector: np.ndarray | None  # of the retrieval tower, [d]
     two_tower: VectorIndex
     clip: VectorIndex
+    semantic: SemanticIndex
     by_popularity: np.ndarray  # int64, positions by falling popularity
     popularity: np.ndarray  # float32 [n]
     created: np.ndarray  # int64 [n], microseconds
@@ -77,6 +80,16 @@ def clip(asked: Asked, depth: int) -> Found:
     return Found(positions[kept], scores[kept])
 
 
+def semantic(asked: Asked, depth: int) -> Found:
+    """Items whose semantic ids begin like those of the items the user engaged with last, the longer the
+    better; of equals the more popular first."""
+    rows = asked.state.last_engaged(asked.ctx, PREFIXES_OF)
+    scores = asked.semantic.score(asked.state.items.codes[rows])
+    positions = np.flatnonzero(asked.eligible & (scores > 0))
+    order = np.lexsort((positions, -asked.popularity[positions], -scores[positions]))[:depth]
+    return Found(positions[order], scores[positions[order]])
+
+
 def popular(asked: Asked, depth: int) -> Found:
     """Items with most engagement, old engagement counting less."""
     allowed = asked.by_popularity[asked.eligible[asked.by_popularity]]
@@ -94,7 +107,13 @@ def fresh(asked: Asked, depth: int) -> Found:
 
 
 # The order decides which source is named when two found an item at the same rank.
-SOURCES: dict[str, Source] = {"two_tower": two_tower, "clip": clip, "popular": popular, "fresh": fresh}
+SOURCES: dict[str, Source] = {
+    "two_tower": two_tower,
+    "clip": clip,
+    "semantic": semantic,
+    "popular": popular,
+    "fresh": fresh,
+}
 
 
 @dataclass(frozen=True)

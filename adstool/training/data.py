@@ -56,15 +56,18 @@ class Examples(Protocol):
 
 
 def load_training_data(ws: Workspace, settings: Settings, con: duckdb.DuckDBPyConnection) -> Dataset:
-    """The workspace's examples: vectors of every item, the catalogue and the features of each impression.
+    """The workspace's examples: vectors and semantic ids of every item, the catalogue and the features of
+    each impression.
 
     Built or taken from the cache. Raises DataError when the log holds nothing to train on.
     """
+    from adstool.content.codebooks import load_semantic_ids
     from adstool.content.vectors import feature_vectors
     from adstool.features.dataset import build_dataset
     from adstool.features.items import build_items
 
-    dataset = build_dataset(con, ws, settings, build_items(con, feature_vectors(ws, settings)))
+    items = build_items(con, feature_vectors(ws, settings), load_semantic_ids(ws))
+    dataset = build_dataset(con, ws, settings, items)
     for name in ("train", "valid", "test"):
         part = dataset.splits[name]
         if part.stop <= part.start:

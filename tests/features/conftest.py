@@ -8,7 +8,15 @@ from dataclasses import dataclass
 import duckdb
 import numpy as np
 import pytest
-from features.logs import catalogue, insert, random_conversions, random_events, vectors, warehouse
+from features.logs import (
+    catalogue,
+    insert,
+    random_conversions,
+    random_events,
+    semantic_ids,
+    vectors,
+    warehouse,
+)
 from features.oracle import Oracle
 
 from adstool.config import FeatureSettings, Settings
@@ -48,6 +56,6 @@ def built(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Built]:
         catalogue(con)
         insert(con, "events", random_events(rng, 400))
         insert(con, "conversions", random_conversions(rng, 40))
-        items = build_items(con, vectors(con))
+        items = build_items(con, vectors(con), semantic_ids(con))
         dataset = build_dataset(con, ws, SMALL, items)
         yield Built(ws, con, SMALL, items, dataset, Oracle.read(con, SMALL, "ad"))

@@ -13,6 +13,8 @@ import numpy as np
 import pyarrow as pa
 
 from adstool.config import Settings
+from adstool.content.codebooks import Codebooks, SemanticIds
+from adstool.content.kmeans import residual_kmeans
 from adstool.warehouse import open_warehouse
 from adstool.workspace import Workspace
 
@@ -154,6 +156,12 @@ def random_conversions(rng: np.random.Generator, count: int) -> list[Event]:
             }
         )
     return rows
+
+
+def semantic_ids(con: duckdb.DuckDBPyConnection) -> SemanticIds:
+    """Codebooks of two levels of three codes over `vectors`, as run r1."""
+    points = np.concatenate([array for _, array in vectors(con).values()])
+    return SemanticIds("r1", Codebooks(tuple(residual_kmeans(points, 2, 3, 0))))
 
 
 def vectors(con: duckdb.DuckDBPyConnection, width: int = 8) -> dict[str, tuple[list[str], np.ndarray]]:

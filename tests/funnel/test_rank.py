@@ -44,7 +44,7 @@ def test_the_slate_has_the_keys_of_the_contract(ranker: Ranker) -> None:
         assert set(ad["predictions"]) == {"click", "long_click", "save", "hide"}
         assert all(0 < p < 1 for p in ad["predictions"].values())
         assert ranker.settings.auction.reserve <= ad["price"] <= ad["bid"]
-        assert ad["source"] in ("two_tower", "clip", "popular", "fresh")
+        assert ad["source"] in SOURCES
     scores = [ad["score"] for ad in slate["ads"]]
     assert scores == sorted(scores, reverse=True)
     assert len({ad["ad_id"] for ad in slate["ads"]}) == 4
@@ -120,6 +120,7 @@ def test_an_unknown_user_gets_a_slate_and_a_note(ranker: Ranker) -> None:
     assert len(slate["ads"]) == 5
     assert "unknown user" in slate["note"]
     assert slate["funnel"]["sources"]["clip"] == 0  # there is nothing to be a neighbour of
+    assert slate["funnel"]["sources"]["semantic"] == 0
     assert slate["funnel"]["sources"]["popular"] > 0
     assert all(ad["why"] for ad in slate["ads"])
 

@@ -1,0 +1,58 @@
+"""Items by semantic id: in the order of their ids every prefix is one unbroken range."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from adstool.content.codebooks import BITS, pack
+
+DECAY = 0.95  # weight of each next older item that was engaged with
+DEEPER = 2.0  # an agreement on one code more weighs so much more
+
+
+class SemanticIndex:
+    """The semantic ids of the corpus, sorted, at positions 0 .. n - 1."""
+
+    def __init__(self, codes: np.ndarray) -> None:
+        """codes: int16 [n, L], NO_CODE for an item without an id; L may be 0."""
+        self.levels = codes.shape[1]
+        packed = pack(codes)
+        self._order = np.argsort(packed, kind="stable")
+        self._sorted = packed[self._order]
+
+    def __len__(self) -> int:
+        """How many items have an id."""
+        return len(self._sorted) - int(np.searchsorted(self._sorted, 0))
+
+    def sharing(self, id_: np.ndarray, depth: int) -> np.ndarray:
+        """The positions whose first `depth` codes are those of `id_` [L], in the order of their ids."""
+        low, high = self._range(int(pack(id_[None])[0]), depth)
+        return self._order[low:high]
+
+    def _range(self, packed: int, depth: int) -> tuple[int, int]:
+        shift = BITS * (self.levels - depth)
+        first = (packed >> shift) << shift
+        low, high = np.searchsorted(self._sorted, [first, first + (1 << shift)])
+        return int(low), int(high)
+
+    def score(self, ids: np.ndarray) -> np.ndarray:
+        """How far the ids of all positions agree with these, float32 [n].
+
+        sum over i of DECAY^i · (1 + ... + DEEPER^(s - 1)) ÷ (1 + ... + DEEPER^(L - 1)), where s is how many
+        leading codes are those of id i. ids: [m, L], newest first; one without codes counts for nothing.
+        """
+        total = np.zeros(len(self._order), dtype=np.float32)
+        if not self.levels:
+            return total
+        whole = sum(DEEPER**level for level in range(self.levels))
+        for place, packed in enumerate(pack(ids).tolist()):
+            if packed < 0:
+                continue
+            for depth in range(1, self.levels + 1):
+                low, high = self._range(packed, depth)
+                if low == high:
+                    break
+                total[low:high] += DECAY**place * DEEPER ** (depth - 1) / whole
+        scores = np.empty_like(total)
+        scores[self._order] = total
+        return scores
