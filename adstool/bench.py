@@ -164,15 +164,20 @@ def embed(bench: Bench) -> Figure:
     from PIL import Image
 
     from adstool.content.clip import load_clip, resolve_source
-    from adstool.content.embedding import embed_items
+    from adstool.content.embedding import EmbedResult, embed_items
     from adstool.warehouse import open_warehouse
 
     made = bench.workspace
-    # A workspace of its own with the same warehouse and no vectors, so that everything is embedded anew.
-    empty = Workspace(bench.folder / "embed")
-    empty.root.mkdir()
-    with open_warehouse(made, bench.settings, read_only=True) as connection:
-        result = embed_items(empty, bench.settings, connection)
+
+    def anew(name: str) -> EmbedResult:
+        """Everything embedded into a workspace of its own, with the same warehouse and no vectors."""
+        empty = Workspace(bench.folder / name)
+        empty.root.mkdir()
+        with open_warehouse(made, bench.settings, read_only=True) as connection:
+            return embed_items(empty, bench.settings, connection)
+
+    anew("embed-first")  # libraries start up and kernels are chosen, for the forward below too
+    result = anew("embed")
     clip = load_clip(resolve_source(made, bench.settings))
     clip = clip.in_bf16() if result.precision == "bf16" else clip
     batch = bench.settings.content.batch_size

@@ -38,10 +38,16 @@ def embed(
     images: Annotated[
         Path | None, typer.Option(exists=True, file_okay=False, help="The folder of relative image paths.")
     ] = None,
+    engine: Annotated[str, typer.Option(help="local, or ray: workers of a Ray cluster.")] = "local",
+    workers: Annotated[int | None, typer.Option(min=1, help="Workers of the engine ray.")] = None,
 ) -> None:
     """Embed pictures and titles with CLIP, only what is new or changed."""
     if what not in KINDS:
         raise UsageError(f"'{what}' cannot be embedded.", f"Use one of: {', '.join(KINDS)}.")
+    if engine not in ("local", "ray"):
+        raise UsageError(f"There is no engine '{engine}'.", "Use one of: local, ray.")
+    if workers is not None and engine != "ray":
+        raise UsageError("--workers goes with --engine ray.", "Leave it out, or add --engine ray.")
     if model is not None and pretrained is None:
         pretrained = ""  # the weights in the settings belong to the model in the settings
     flags = {
@@ -52,12 +58,14 @@ def embed(
     }
     ws, settings = open_workspace(context, flags)
     from adstool.content.embedding import embed_items
+    from adstool.distributed.embedding import ray_engine
     from adstool.pipeline import Job, record
     from adstool.warehouse import open_warehouse
 
+    chosen = ray_engine(workers) if engine == "ray" else None
     started = datetime.now(UTC)
     with ws.lock(settings.warehouse.lock_wait_seconds), open_warehouse(ws, settings) as con:
-        done = embed_items(ws, settings, con, KINDS[what], images=images)
+        done = embed_items(ws, settings, con, KINDS[what], images=images, engine=chosen)
         if what == "all":
             # `run` then knows that this stage is done with the data as they are.
             record(Job(ws, settings, con), "embed", done.to_json(), started)

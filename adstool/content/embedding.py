@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -93,7 +93,7 @@ class EmbedResult:
 
 
 @dataclass
-class _Plan:
+class Plan:
     """What is to be done for one item type."""
 
     kind: str
@@ -104,6 +104,36 @@ class _Plan:
     attributes: pa.Table  # of every item of the catalogue
 
 
+@dataclass(frozen=True)
+class Work:
+    """Everything that is pending, and what it is done with; the tables of all plans exist."""
+
+    ws: Workspace
+    source: ClipSource
+    clip: ClipModel  # in the precision chosen
+    batch: int  # items in a forward pass
+    images: Path | None
+    plans: Sequence[Plan]
+
+    def parts(self, plan: Plan) -> Iterator[list[Item]]:
+        """The pending items of a plan, as many at a time as are written together."""
+        step = WRITE_EVERY * self.batch
+        for start in range(0, len(plan.pending), step):
+            yield plan.pending[start : start + step]
+
+
+@dataclass(frozen=True)
+class Written:
+    """What one write stored: how many items, and (item_id, reason) of those whose picture is no use."""
+
+    items: int
+    broken: list[tuple[str, str]]
+
+
+# How pending items are embedded and written: in this process, or by workers (adstool.distributed).
+Engine = Callable[[Work], Iterator[Written]]
+
+
 def embed_items(
     ws: Workspace,
     settings: Settings,
@@ -111,11 +141,13 @@ def embed_items(
     kinds: Sequence[str] = ITEM_TYPES,
     *,
     images: Path | None = None,
+    engine: Engine | None = None,
 ) -> EmbedResult:
     """Bring the vector tables of the model in settings.content up to date with the catalogue.
 
     `kinds` are item types ('ad', 'pin'); `images` is the folder of relative image paths. New and changed
-    items are embedded, those that left the catalogue removed, the model becomes the workspace's model in use.
+    items are embedded by `engine` (in this process when None), those that left the catalogue removed, the
+    model becomes the workspace's model in use.
     Raises AdstoolError when the model cannot be loaded, DataError when there is nothing to embed.
     """
     check_precision(settings.content.precision)
@@ -124,7 +156,7 @@ def embed_items(
     plans = [_plan(ws, con, source, kind, images, result) for kind in kinds]
     dims = [plan.table.dim for plan in plans if plan.table]
     if any(plan.pending for plan in plans):
-        result.dim = _embed(ws, settings, source, plans, images, result)
+        result.dim = _embed(ws, settings, source, plans, images, engine or embed_locally, result)
     elif dims:
         result.dim = dims[0]
         if not result.failed:
@@ -152,7 +184,7 @@ def _plan(
     kind: str,
     images: Path | None,
     result: EmbedResult,
-) -> _Plan:
+) -> Plan:
     items = _read_items(con, source, kind, images)
     table = VectorTable.open(ws, kind, source.slug)
     known: dict[str, tuple[str, str | None]] = {}
@@ -172,7 +204,7 @@ def _plan(
             result.skipped += 1
     replaced = {item.item_id for item in pending} & known.keys()
     gone = known.keys() - {item.item_id for item in items}
-    return _Plan(kind, table, pending, replaced, gone, read_attributes(con, kind, source.slug))
+    return Plan(kind, table, pending, replaced, gone, read_attributes(con, kind, source.slug))
 
 
 def _read_items(
@@ -205,34 +237,51 @@ def _embed(
     ws: Workspace,
     settings: Settings,
     source: ClipSource,
-    plans: Sequence[_Plan],
+    plans: Sequence[Plan],
     images: Path | None,
+    engine: Engine,
     result: EmbedResult,
 ) -> int:
     pending = [item for plan in plans for item in plan.pending]
     log.info("embedding %d items with %s", len(pending), source.name)
     clip = _prepared_clip(ws, settings, source, pending, images)
     result.precision = clip.precision
-    started = time.monotonic()
-    encoder = Encoder(clip, pending, images, settings.content.batch_size)
     for plan in plans:
-        if plan.table:
-            encoder.reuse(plan.table)
-    chunk = WRITE_EVERY * settings.content.batch_size
+        plan.table = VectorTable.create(ws, plan.kind, source.slug, clip.dim)
+    started = time.monotonic()
+    work = Work(ws, source, clip, settings.content.batch_size, images, plans)
     with bar("embed", total=len(pending), unit="item") as shown:
-        for plan in plans:
-            plan.table = VectorTable.create(ws, plan.kind, source.slug, clip.dim)
-            for start in range(0, len(plan.pending), chunk):
-                rows = encoder.rows(plan.pending[start : start + chunk])
-                replacing = any(row.item_id in plan.replaced for row in rows)
-                plan.table.write(rows, replacing=replacing, attributes=plan.attributes)
-                broken = [(row.item_id, row.problem) for row in rows if row.problem]
-                result.failures += broken
-                result.failed += len(broken)
-                result.embedded += len(rows) - len(broken)
-                shown.update(len(rows))
+        for written in engine(work):
+            result.failures += written.broken
+            result.failed += len(written.broken)
+            result.embedded += written.items - len(written.broken)
+            shown.update(written.items)
     result.seconds = time.monotonic() - started
     return clip.dim
+
+
+def embed_locally(work: Work) -> Iterator[Written]:
+    """The engine that embeds in this process."""
+    encoder = Encoder(
+        work.clip, [item for plan in work.plans for item in plan.pending], work.images, work.batch
+    )
+    for plan in work.plans:
+        if plan.table:
+            encoder.reuse(plan.table)
+    for plan in work.plans:
+        for items in work.parts(plan):
+            assert plan.table is not None
+            yield write_items(plan.table, encoder, items, plan.replaced, plan.attributes)
+
+
+def write_items(
+    table: VectorTable, encoder: Encoder, items: Sequence[Item], replaced: set[str], attributes: pa.Table
+) -> Written:
+    """Embed the encoder's next items and store them in one version of the table."""
+    rows = encoder.rows(items)
+    replacing = any(row.item_id in replaced for row in rows)
+    table.write(rows, replacing=replacing, attributes=attributes)
+    return Written(len(rows), [(row.item_id, row.problem) for row in rows if row.problem])
 
 
 def _prepared_clip(

@@ -189,12 +189,12 @@ def test_work_cut_off_goes_on_and_ends_the_same(shop: Shop, monkeypatch: pytest.
     writes = 0
     write = VectorTable.write
 
-    def fail_at_third(table: VectorTable, rows: Any, *, replacing: bool) -> None:
+    def fail_at_third(table: VectorTable, rows: Any, **how: Any) -> None:
         nonlocal writes
         writes += 1
         if writes == 3:
             raise OSError("no space left")
-        write(table, rows, replacing=replacing)
+        write(table, rows, **how)
 
     monkeypatch.setattr(VectorTable, "write", fail_at_third)
     with pytest.raises(OSError, match="no space"):
