@@ -239,6 +239,17 @@ def _show_semantic(context: typer.Context, payload: dict[str, Any]) -> None:
     next_verb(context, NEXT["semantic"])
 
 
+def _figures(valid: dict[str, Any], test: dict[str, Any]) -> list[tuple[str, Any, Any]]:
+    """A row a figure; one that has an interval, keys ending in _low and _high, shows it beside itself."""
+
+    def shown(figures: dict[str, Any], name: str) -> Any:
+        low, high = figures.get(f"{name}_low"), figures.get(f"{name}_high")
+        return figures.get(name) if low is None else f"{figures[name]:.4f} ({low:.4f} to {high:.4f})"
+
+    edges = {f"{name}_{edge}" for name in test for edge in ("low", "high")}
+    return [(name, shown(valid, name), shown(test, name)) for name in test if name not in edges]
+
+
 def _show(context: typer.Context, payload: dict[str, Any]) -> None:
     if payload["model"] == "semantic":
         _show_semantic(context, payload)
@@ -255,5 +266,5 @@ def _show(context: typer.Context, payload: dict[str, Any]) -> None:
         rows = [(head, *(figures[name] for name in names)) for head, figures in test.items()]
         table(context, ["test", *names], rows)
     else:
-        table(context, ["", "valid", "test"], [(name, valid.get(name), test[name]) for name in test])
+        table(context, ["", "valid", "test"], _figures(valid, test))
     next_verb(context, NEXT[payload["model"]])

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import difflib
 import hashlib
+import json
 import logging
 import os
 from collections.abc import Sequence
@@ -125,6 +126,7 @@ class ClipModel:
         # open_clip shapes a picture, then does to_tensor and Normalize in float. Those two are done here a
         # batch at a time: they take half of the time that a picture costs outside the model.
         *self._shape, _, normalise = preprocess.transforms
+        self.mean, self.deviation = tuple(normalise.mean), tuple(normalise.std)
         self._mean = torch.tensor(normalise.mean).to(self.device.torch)
         self._std = torch.tensor(normalise.std).to(self.device.torch)
         self.tokenizer = tokenizer
@@ -133,6 +135,21 @@ class ClipModel:
         tokens = self.tokenizer([""]).to(self.device.torch)
         with torch.inference_mode():
             self.dim = int(self.model.encode_text(tokens).shape[-1])
+
+    @property
+    def pixels(self) -> tuple[int, int]:
+        """Height and width of the pictures it takes."""
+        size = self.model.visual.image_size
+        return (int(size), int(size)) if isinstance(size, int) else (int(size[0]), int(size[1]))
+
+    @property
+    def preparation(self) -> str:
+        """How pictures are shaped; equal words, equal pixels."""
+        config = self.model.visual.preprocess_cfg
+        shaping = {
+            name: config.get(name) for name in ("size", "mode", "interpolation", "resize_mode", "fill_color")
+        }
+        return json.dumps(shaping | {"pixels": self.pixels}, sort_keys=True, default=str)
 
     def prepare(self, picture: Image.Image) -> torch.Tensor:
         """A picture shaped as the model takes it: uint8 [height, width, 3]."""

@@ -1,4 +1,4 @@
-"""What a CLIP learns from: a catalogue's pictures, cached small, with texts that are true of them."""
+"""What a CLIP learns from: a catalogue's pictures, cached as it takes them, with texts true of them."""
 
 from __future__ import annotations
 
@@ -10,8 +10,9 @@ import shutil
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol
 
 import numpy as np
 from PIL import Image
@@ -24,6 +25,7 @@ from adstool.workspace import Workspace, read_json, write_json
 
 if TYPE_CHECKING:
     import duckdb
+    import torch
 
 WORD = re.compile(r"\w+")
 SPLITS = {"valid": 0.05, "test": 0.10}  # the rest is trained on
@@ -44,6 +46,7 @@ def singular(word: str) -> str:
     return word[:-1] if re.search(r"[^su\d]s$", word, re.IGNORECASE) and len(word) > 3 else word
 
 
+@lru_cache(maxsize=2**17)  # asked of the same texts every epoch
 def words_of(text: str) -> frozenset[str]:
     """The words of a text, in lower case and singular."""
     return frozenset(singular(word) for word in WORD.findall(text.lower()))
@@ -69,22 +72,49 @@ class Pair:
         return words_of(f"{self.text} {self.category}")
 
 
+class Shaper(Protocol):
+    """What shapes a picture as a model takes it; a ClipModel does."""
+
+    @property
+    def pixels(self) -> tuple[int, int]:
+        """Height and width."""
+        ...
+
+    @property
+    def preparation(self) -> str:
+        """How it is done, in words that change when the result does."""
+        ...
+
+    def prepare(self, picture: Image.Image) -> torch.Tensor:
+        """uint8 [height, width, 3]."""
+        ...
+
+
 @dataclass(frozen=True)
 class ClipData:
-    """Pairs and their pictures: uint8 [n, 3, pixels, pixels], memory-mapped; `splits` are row numbers."""
+    """Pairs and their pictures: uint8 [n, 3, height, width], memory-mapped; `splits` are row numbers.
+
+    `items` says which row an item (type, id) is: items of the same picture and texts share one.
+    """
 
     pairs: list[Pair]
     pictures: np.ndarray
     splits: dict[str, np.ndarray]
     fingerprint: str
+    items: dict[tuple[str, str], int]
 
 
 def catalogue_pairs(con: duckdb.DuckDBPyConnection) -> list[Pair]:
     """One pair a picture and text of the catalogue, ads and pins alike. Raises DataError if none."""
+    return sorted(set(_paired_items(con).values()), key=lambda pair: (pair.image, pair.text, pair.category))
+
+
+def _paired_items(con: duckdb.DuckDBPyConnection) -> dict[tuple[str, str], Pair]:
+    """The pair of every item (type, id) that has a picture file and a text."""
     rows = con.execute(load_sql("content_items"), {"kinds": ["ad", "pin"]}).fetchall()
     found = {
-        Pair(image, title or "", description or "", category or "")
-        for _, _, title, description, image, category in rows
+        (kind, item_id): Pair(image, title or "", description or "", category or "")
+        for kind, item_id, title, description, image, category in rows
         if image and not is_url(image) and item_text(title, description)
     }
     if not found:
@@ -92,7 +122,7 @@ def catalogue_pairs(con: duckdb.DuckDBPyConnection) -> list[Pair]:
             f"None of the {len(rows):,} items in the catalogue has both a picture file and a text.",
             "Ingest a catalogue whose image column names files, with --images DIR if they lie elsewhere.",
         )
-    return sorted(found, key=lambda pair: (pair.image, pair.text, pair.category))
+    return found
 
 
 def split_of(image: str) -> str:
@@ -105,8 +135,8 @@ def split_of(image: str) -> str:
     return "train"
 
 
-def load_clip_data(ws: Workspace, con: duckdb.DuckDBPyConnection, pixels: int) -> ClipData:
-    """The catalogue's pairs with pictures squashed to `pixels` x `pixels`, decoded once and cached.
+def load_clip_data(ws: Workspace, con: duckdb.DuckDBPyConnection, shaper: Shaper) -> ClipData:
+    """The catalogue's pairs with pictures shaped for a model, decoded once and cached.
 
     Pictures that cannot be read are left out and counted in a warning. Raises DataError when fewer than two
     pairs are left to train on.
@@ -114,12 +144,12 @@ def load_clip_data(ws: Workspace, con: duckdb.DuckDBPyConnection, pixels: int) -
     pairs = catalogue_pairs(con)
     stamps = [f"{pair.image}|{_stamp(pair.image)}" for pair in pairs]
     texts = [[pair.title, pair.description, pair.category] for pair in pairs]
-    fingerprint = hashlib.blake2b(json.dumps([pixels, stamps, texts]).encode(), digest_size=8).hexdigest()
+    inputs = json.dumps([shaper.preparation, stamps, texts])
+    fingerprint = hashlib.blake2b(inputs.encode(), digest_size=8).hexdigest()
     folder = ws.cache / "clip" / fingerprint
     if not folder.is_dir():
-        _decode_all(pairs, pixels, folder)
-    kept = read_json(folder / "kept.json")
-    pairs = [pairs[row] for row in kept]
+        _decode_all(pairs, shaper, folder)
+    pairs = [pairs[row] for row in read_json(folder / "kept.json")]
     names = np.array([split_of(pair.image) for pair in pairs])
     splits = {name: np.flatnonzero(names == name) for name in ("train", *SPLITS)}
     if len(splits["train"]) < 2:
@@ -127,7 +157,9 @@ def load_clip_data(ws: Workspace, con: duckdb.DuckDBPyConnection, pixels: int) -
             f"Only {len(pairs)} pictures with a text can be read; too few to train on.",
             "Ingest a larger catalogue.",
         )
-    return ClipData(pairs, np.load(folder / "pictures.npy", mmap_mode="r"), splits, fingerprint)
+    row_of = {pair: row for row, pair in enumerate(pairs)}
+    items = {item: row_of[pair] for item, pair in _paired_items(con).items() if pair in row_of}
+    return ClipData(pairs, np.load(folder / "pictures.npy", mmap_mode="r"), splits, fingerprint, items)
 
 
 def _stamp(image: str) -> str:
@@ -138,18 +170,18 @@ def _stamp(image: str) -> str:
     return f"{status.st_size}:{status.st_mtime_ns}"
 
 
-def _decode_all(pairs: Sequence[Pair], pixels: int, folder: Path) -> None:
+def _decode_all(pairs: Sequence[Pair], shaper: Shaper, folder: Path) -> None:
     """Decode into a temporary folder, then rename: a kill leaves nothing that could be taken for whole."""
     shutil.rmtree(folder.parent, ignore_errors=True)  # caches of an earlier catalogue
     partial = folder.with_name(f".{folder.name}.{os.getpid()}")
     partial.mkdir(parents=True)
     pictures = np.lib.format.open_memmap(
-        partial / "pictures.npy", mode="w+", dtype=np.uint8, shape=(len(pairs), 3, pixels, pixels)
+        partial / "pictures.npy", mode="w+", dtype=np.uint8, shape=(len(pairs), 3, *shaper.pixels)
     )
     kept: list[int] = []
     problems: list[str] = []
     with ThreadPoolExecutor(max_workers=os.cpu_count()) as pool:
-        decoded = pool.map(lambda pair: _small(pair.image, pixels), pairs)
+        decoded = pool.map(lambda pair: _shaped(pair.image, shaper), pairs)
         for row, picture in enumerate(track(decoded, "pictures", total=len(pairs), unit="pic")):
             if isinstance(picture, str):
                 problems.append(f"{pairs[row].image} {picture}")
@@ -163,13 +195,12 @@ def _decode_all(pairs: Sequence[Pair], pixels: int, folder: Path) -> None:
     os.replace(partial, folder)
 
 
-def _small(image: str, pixels: int) -> np.ndarray | str:
+def _shaped(image: str, shaper: Shaper) -> np.ndarray | str:
     try:
-        picture = load_image(image, None).convert("RGB")
+        picture = load_image(image, None)
     except ImageProblem as problem:
         return str(problem)
-    squashed = picture.resize((pixels, pixels), Image.Resampling.BICUBIC)
-    return np.asarray(squashed, np.uint8).transpose(2, 0, 1)
+    return np.asarray(shaper.prepare(picture).numpy(), np.uint8).transpose(2, 0, 1)
 
 
 def batches_of(
@@ -207,6 +238,12 @@ def draw_text(pair: Pair, rng: np.random.Generator) -> str:
     count = min(len(words), int(rng.integers(1, 5)))
     chosen = np.sort(rng.permutation(len(words))[:count])
     return " ".join(singular(words[index]) if rng.random() < 0.5 else words[index] for index in chosen)
+
+
+def closed_texts(pair: Pair) -> list[str]:
+    """Texts of a picture that a frozen tower is asked for: whole, title, category in both numbers."""
+    texts = [pair.text, pair.title or pair.text]
+    return texts + ([pair.category, singular(pair.category)] if pair.category else [])
 
 
 def true_of(texts: Sequence[str], pairs: Sequence[Pair]) -> np.ndarray:

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from datetime import datetime
 from pathlib import Path
 
 import duckdb
 import numpy as np
+import pyarrow as pa
 import pytest
 from PIL import Image
 
@@ -49,6 +51,17 @@ class Shop:
             "insert into pins (pin_id, title, image, category) values (?, ?, ?, ?)",
             [item_id, title, None if image is None else str(image), category or None],
         )
+
+    def log(self, events: Sequence[tuple[str, str, str, datetime, str]]) -> None:
+        """Add events: (user, item type, item, time, action)."""
+        columns = list(zip(*events, strict=True))
+        names = ("user_id", "item_type", "item_id", "ts", "action")
+        table = pa.table(
+            {"event_id": [f"e{n}" for n in range(len(events))]} | dict(zip(names, columns, strict=True))
+        )
+        self.con.register("given_events", table)
+        self.con.execute("insert into events by name select * from given_events")
+        self.con.unregister("given_events")
 
     def fill(self, count: int, kind: str = "ad") -> None:
         """`count` items with pictures of their own; every fourth has none."""

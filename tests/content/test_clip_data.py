@@ -22,8 +22,9 @@ from adstool.content.clip_data import (
     true_of,
     words_of,
 )
+from adstool.content.clip_losses import contrastive_loss, view_loss
 from adstool.content.clip_metrics import clip_metrics
-from adstool.content.clip_training import augmented, contrastive_loss, normalised, view_loss
+from adstool.content.clip_towers import augmented, normalised
 from adstool.content.vocabulary import MERGES, catalogue_merges, load_tokenizer, write_merges
 
 TITLES = ("Wedding gown: pink glass", "Quixotic zebra-print Kurtas for women's wear 2026", "naïve café lamp")

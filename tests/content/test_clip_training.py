@@ -15,7 +15,9 @@ from safetensors.torch import load_file
 from adstool.content import clip_checkpoint
 from adstool.content.clip import load_folder, resolve_source
 from adstool.content.clip_data import load_clip_data
-from adstool.content.clip_training import ClipTrainResult, held_out_metrics, train_clip
+from adstool.content.clip_loop import held_out_metrics
+from adstool.content.clip_towers import RunningTowers
+from adstool.content.clip_training import ClipTrainResult, train_clip
 from adstool.content.embedding import embed_items
 from adstool.errors import AdstoolError, DataError, UsageError
 from adstool.workspace import read_json
@@ -75,11 +77,11 @@ def _then_fail(save: Any, epoch: int) -> Any:
 def test_it_learns_what_pictures_show_and_writes_a_folder_open_clip_loads(
     coloured: Shop, tiny_clip: Path, tmp_path: Path
 ) -> None:
-    data = load_clip_data(coloured.ws, coloured.con, 32)
-    before = held_out_metrics(load_folder(tiny_clip), data, "train")
+    data = load_clip_data(coloured.ws, coloured.con, load_folder(tiny_clip))
+    before = held_out_metrics(RunningTowers(load_folder(tiny_clip), data), data, "train")
     folder = tmp_path / "run"
     result = train(coloured, folder, tiny_clip, epochs=20)
-    after = held_out_metrics(load_folder(folder), data, "train")
+    after = held_out_metrics(RunningTowers(load_folder(folder), data), data, "train")
     assert before["zero_shot_category"] < 0.6
     assert after["zero_shot_category"] > 0.95
     assert result.metrics["test"]["zero_shot_category"] > 0.9
@@ -107,11 +109,12 @@ def test_from_scratch_the_run_becomes_the_workspaces_clip(coloured: Shop) -> Non
     assert (done.model, done.dim, done.embedded) == ("clip@r1", 24, 120)
 
 
-def test_unreadable_pictures_are_left_out_of_training(coloured: Shop) -> None:
-    whole = load_clip_data(coloured.ws, coloured.con, 16)
+def test_unreadable_pictures_are_left_out_of_training(coloured: Shop, tiny_clip: Path) -> None:
+    shaper = load_folder(tiny_clip)
+    whole = load_clip_data(coloured.ws, coloured.con, shaper)
     (coloured.images / "pin0.png").write_bytes(b"damaged")
     (coloured.images / "pin1.png").unlink()
-    data = load_clip_data(coloured.ws, coloured.con, 16)
+    data = load_clip_data(coloured.ws, coloured.con, shaper)
     assert len(data.pairs) == len(whole.pairs) - 2
     by_image = {pair.image: picture for pair, picture in zip(whole.pairs, whole.pictures, strict=False)}
     for pair, picture in zip(data.pairs, data.pictures, strict=False):
