@@ -9,7 +9,7 @@ import math
 import platform
 import sys
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from importlib.metadata import version
 from typing import TYPE_CHECKING, Any
@@ -27,7 +27,6 @@ from adstool.workspace import Workspace, read_json, write_json
 if TYPE_CHECKING:
     import duckdb
 
-METHODS = ("kmeans", "rqvae")
 MAX_SIZE = 1 << BITS
 ITEMS_A_CODE = 4  # a codebook has at most one code for so many items
 AUTO_ITEMS_A_CODE = 20  # what size 0 aims at; a power of two
@@ -35,6 +34,7 @@ FIT_ITEMS = MAX_SIZE * 256  # items that codebooks are made from, at most
 HELD_OUT = 0.1  # share of items that codebooks are not made from, so that new ones can be judged
 GROWN = 2.0  # codebooks are made again when the catalogue has grown by this factor,
 DRIFTED = 1.25  # or when new items are reconstructed so much worse than those of then
+Fitted = tuple[Codebooks, list[dict[str, float]]]  # and the curve of their training
 
 
 @dataclass
@@ -93,6 +93,20 @@ def _share_of(key: str) -> float:
     return int.from_bytes(hashlib.blake2b(key.encode(), digest_size=8).digest(), "big") / 2.0**64
 
 
+def _kmeans(vectors: np.ndarray, levels: int, size: int, seed: int) -> Fitted:
+    return Codebooks(tuple(residual_kmeans(vectors, levels, size, seed))), []
+
+
+def _rqvae(vectors: np.ndarray, levels: int, size: int, seed: int) -> Fitted:
+    from adstool.content.rqvae import RqVaeConfig, fit_rqvae
+
+    return fit_rqvae(vectors, levels, size, seed, RqVaeConfig())
+
+
+# How codebooks are made of vectors [n, D], levels, size and seed; another way is a function and a row here.
+METHODS: dict[str, Callable[[np.ndarray, int, int, int], Fitted]] = {"kmeans": _kmeans, "rqvae": _rqvae}
+
+
 def chosen_settings(settings: Settings, overrides: Mapping[str, str]) -> SemanticIdsSettings:
     """[semantic_ids] with `--set key=value`; raises UsageError for an unknown key or a value out of
     bounds."""
@@ -121,9 +135,7 @@ def size_for(items: int, asked: int) -> int:
     return max(2, min(wanted, MAX_SIZE, items // ITEMS_A_CODE))
 
 
-def fit_codebooks(
-    vectors: np.ndarray, chosen: SemanticIdsSettings
-) -> tuple[Codebooks, list[dict[str, float]]]:
+def fit_codebooks(vectors: np.ndarray, chosen: SemanticIdsSettings) -> Fitted:
     """Codebooks of vectors [n, D] by the method asked for, and the curve of its training (k-means has none).
 
     A sample stands for a catalogue of more than FIT_ITEMS items.
@@ -132,11 +144,7 @@ def fit_codebooks(
         rows = np.random.default_rng(chosen.seed).choice(len(vectors), FIT_ITEMS, replace=False)
         vectors = vectors[np.sort(rows)]
     size = size_for(len(vectors), chosen.size)
-    if chosen.method == "kmeans":
-        return Codebooks(tuple(residual_kmeans(vectors, chosen.levels, size, chosen.seed))), []
-    from adstool.content.rqvae import RqVaeConfig, fit_rqvae
-
-    return fit_rqvae(vectors, chosen.levels, size, chosen.seed, RqVaeConfig())
+    return METHODS[chosen.method](vectors, chosen.levels, size, chosen.seed)
 
 
 def measure(

@@ -21,6 +21,7 @@ from adstool.evaluation.sections_quality import (
     lightweight_section,
     retrieval_section,
 )
+from adstool.evaluation.sections_semantic import semantic_section
 from adstool.evaluation.sections_slates import slates_section
 from adstool.evaluation.truth import locate_truth
 from adstool.warehouse import load_sql
@@ -44,6 +45,7 @@ def write_report(
     found: list[tuple[str, str, Html]] = [
         ("data", "Data", data_section(con, settings)),
         ("models", "Models", models_section(ws)),
+        ("semantic", "Semantic ids", semantic_section(ws)),
         ("engagement", "Engagement", engagement_section(results.get("engagement"))),
         ("retrieval", "Sources", retrieval_section(results.get("retrieval"))),
         ("lightweight", "Lightweight", lightweight_section(results.get("lightweight"))),

@@ -95,12 +95,13 @@ def main() -> None:
         other = results["without"][label]
         gains = [a[0] - b[0] for a, b in zip(measured, other, strict=True)]
         print(
-            f"{label:62}{_shown(measured):>24}{_shown(other):>24}   ",
+            f"{label:62}{shown(measured):>24}{shown(other):>24}   ",
             " ".join(f"{gain:+.4f}" for gain in gains),
         )
 
 
-def _shown(figures: list[tuple[float, Any]]) -> str:
+def shown(figures: list[tuple[float, Any]]) -> str:
+    """The mean over seeds, with the interval of the first."""
     mean = float(np.mean([value for value, _ in figures]))
     low, high = figures[0][1] or (float("nan"), float("nan"))
     return f"{mean:.4f} ({low:.3f}-{high:.3f})"
