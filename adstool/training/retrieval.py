@@ -44,6 +44,7 @@ class RetrievalTaskConfig:
 
     negatives: int = 512  # R items drawn uniformly a batch, beside the batch's own
     newcomers: float = 0.1  # share of the positives asked for by somebody without a past
+    new_items: float = 0.1  # share of the candidates shown as they were when they were shown first
 
 
 class RetrievalTask:
@@ -85,7 +86,7 @@ class RetrievalTask:
         pool = np.concatenate([positive, self.by_item[self.starts[drawn] + offset]])
         items, first, place = np.unique(examples.item_row[pool], return_index=True, return_inverse=True)
         user = self._askers(positive, rng)
-        item = gather(examples, self.model.item_inputs, pool[first], used)
+        item = gather(examples, self.model.item_inputs, self._as_new(items, pool[first], rng), used)
         batch = {f"user/{k}": v for k, v in user.items()} | {f"item/{k}": v for k, v in item.items()}
         batch["target"] = torch.from_numpy(place[: len(positive)].astype(np.int64))
         batch["share"] = torch.from_numpy(self.share[items])
@@ -107,6 +108,17 @@ class RetrievalTask:
         for name, columns in self.of_request.items():
             batch[name][chosen[:, None], columns] = own[name][:, columns]
         return batch
+
+    def _as_new(self, items: NDArray[Any], rows: Rows, rng: np.random.Generator) -> Rows:
+        """Rows to read these items from: `rows`, for a share of the items their first of training.
+
+        An item that was engaged with has a past in nearly every row, so that without this having none tells
+        against an item whatever it shows. Sample world, two seeds: recall@100 of ads made in the day before
+        the request rises from .118 and .109 to .173 and .191; of all, .493 and .478 become .489 and .482.
+        """
+        chosen = rng.random(len(items)) < self.config.new_items
+        first = self.by_item[self.starts[np.searchsorted(self.shown, items)]]
+        return np.where(chosen, first, rows)
 
     def loss(self, batch: Batch) -> Tensor:
         """Sampled softmax and the penalty on the embeddings that were read."""

@@ -66,6 +66,21 @@ def test_newcomers_bring_their_side_and_the_rows_keep_their_request() -> None:
     np.testing.assert_array_equal(codes, EXAMPLES.categorical[positive])
 
 
+def test_a_share_of_the_candidates_stands_as_when_it_was_new() -> None:
+    task, _ = retrieval_task()
+    train = EXAMPLES.splits["train"]
+    shown = EXAMPLES.item_row[train]
+    items = np.unique(shown)
+    last = np.array([np.flatnonzero(shown == item)[-1] for item in items])
+    first = np.array([np.flatnonzero(shown == item)[0] for item in items])
+    for share, expected in ((0.0, last), (1.0, first)):
+        task.config = retrieval.RetrievalTaskConfig(new_items=share)
+        np.testing.assert_array_equal(task._as_new(items, last, np.random.default_rng(0)), expected)
+    task.config = retrieval.RetrievalTaskConfig(new_items=0.3)
+    many, rows = np.repeat(items, 100), np.repeat(last, 100)
+    assert 0.27 < (task._as_new(many, rows, np.random.default_rng(0)) != rows).mean() < 0.33
+
+
 def test_snapshot_is_the_last_row_before_the_split_or_the_first_within() -> None:
     items, rows = retrieval.item_snapshot(EXAMPLES, EXAMPLES.splits["test"])
     start = EXAMPLES.splits["test"].start
