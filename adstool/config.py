@@ -86,13 +86,13 @@ class InterestSettings:
     profile: bool = True  # start from what users of the same gender, age and country want
     taxonomy: str = ""  # toml, json or csv of topics; empty: topics made from the catalogue's categories
     half_life_days: float = 14.0  # an action this old counts half
-    power: float = 0.5  # an action counts |weight of [[actions]]| to this power
-    impression: float = 0.2  # being shown: it tells what the site's own ranking thought of the user
+    power: float = 0.25  # an action counts |weight of [[actions]]| to this power
+    impression: float = 1.0  # all impressions together, against all wanted actions together
     query: float = 0.5
     online: float = 0.5  # a conversion the tag saw
     offline: float = 0.5  # a conversion in a store
     prior: float = 30.0  # how much evidence the population's habits are worth against the user's own
-    temperature: float = 0.05  # of the softmax over cosines that makes intents
+    temperature: float = 0.02  # of the softmax over cosines that makes intents
 
 
 @dataclass(frozen=True)

@@ -21,7 +21,9 @@ def register(app: typer.Typer) -> None:
 
 def evaluate(
     context: typer.Context,
-    stage: Annotated[str, typer.Argument(help="retrieval, lightweight, engagement, funnel, or all.")] = "all",
+    stage: Annotated[
+        str, typer.Argument(help="interests, retrieval, lightweight, engagement, funnel, or all.")
+    ] = "all",
     gate: Annotated[
         Path | None,
         typer.Option(help="A TOML file of limits, [stage] metric = {min, max}; exit is 3 when one fails."),
@@ -71,6 +73,7 @@ def _require_warehouse(workspace: Any) -> None:
 
 def _show(context: typer.Context, results: dict[str, Any]) -> None:
     for name, show in (
+        ("interests", _interests),
         ("retrieval", _retrieval),
         ("lightweight", _lightweight),
         ("engagement", _engagement),
@@ -100,6 +103,29 @@ def _range(value: float | None, interval: Sequence[float | None] | None, digits:
 
 def _of(figures: dict[str, Any], metric: str, digits: int = 3) -> str:
     return _range(figures.get(metric), (figures.get("intervals") or {}).get(metric), digits)
+
+
+def _interests(context: typer.Context, stage: dict[str, Any]) -> None:
+    judged = {
+        "later": "later engagements",
+        "truth": "true interests",
+        "truth_newcomers": "true, newcomers",
+    }
+    shown = {key: label for key, label in judged.items() if (stage.get(key) or {}).get("users")}
+    names = list(next((stage[key]["ndcg@10"] for key in shown), ()))
+    rows = [
+        (
+            name.replace("_", " "),
+            *(_range(stage[key]["ndcg@10"][name], stage[key]["intervals"][name]) for key in shown),
+        )
+        for name in names
+    ]
+    table(
+        context,
+        ["order of categories", *shown.values()],
+        rows,
+        f"Interests: NDCG@10 of {stage['categories']:,} categories for {stage['users']:,} users",
+    )
 
 
 def _retrieval(context: typer.Context, stage: dict[str, Any]) -> None:

@@ -44,7 +44,7 @@ def interests(
         if user is None:
             result |= _everybody(con)
         else:
-            result |= _one(con, user, limit)
+            result |= _one(con, settings, user, limit)
     if emit(context, result):
         return
     (_show_user if user is not None else _show_all)(context, result, limit)
@@ -74,13 +74,13 @@ def _everybody(con: Any) -> dict[str, Any]:
     return {"interests": summary(con)}
 
 
-def _one(con: Any, user: str, limit: int) -> dict[str, Any]:
+def _one(con: Any, settings: Any, user: str, limit: int) -> dict[str, Any]:
     from adstool.content.interest_views import recent_queries, user_interests
 
     return {
         "user_id": user,
         "interests": user_interests(con, user, limit),
-        "queries": recent_queries(con, user),
+        "queries": recent_queries(con, settings, user),
     }
 
 

@@ -10,7 +10,9 @@ with gains as (
         sum(evidence.amount * weights.weight) * $scale as gained
     from interest_evidence as evidence
     join interest_action_weights as weights
-        on weights.source = evidence.source and (weights.action is null or weights.action = evidence.action)
+        on weights.kind = evidence.kind
+        and weights.source = evidence.source
+        and (weights.action is null or weights.action = evidence.action)
     where weights.weight > 0
     group by all
 ),

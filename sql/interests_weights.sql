@@ -16,7 +16,9 @@ with credits as (
         evidence.amount * weights.weight * $scale as credit
     from interest_evidence as evidence
     join interest_action_weights as weights
-        on weights.source = evidence.source and (weights.action is null or weights.action = evidence.action)
+        on weights.kind = evidence.kind
+        and weights.source = evidence.source
+        and (weights.action is null or weights.action = evidence.action)
 ),
 
 totals as (

@@ -49,6 +49,11 @@ class Catalogue:
     query_intents: Mapping[str, Mapping[str, float]] = field(default_factory=dict)  # query -> topic -> score
 
     @cached_property
+    def paths(self) -> frozenset[str]:
+        """The paths of the topics."""
+        return frozenset(topic.path for topic in self.topics)
+
+    @cached_property
     def items(self) -> pa.Table:
         """item_type, item_id, title, description, category of every item."""
         return self.con.sql(load_sql("interests_items")).to_arrow_table().combine_chunks()

@@ -28,6 +28,7 @@ _TEMPORARY = (
     "interest_query_categories",
     "interest_query_values",
     "interest_query_members",
+    "interest_given_weights",
     "interest_action_weights",
     "interest_people",
     "interest_priors_now",
@@ -36,7 +37,7 @@ _TEMPORARY = (
 
 
 def action_weights(settings: Settings) -> pa.Table:
-    """source, action (null: any) and weight of everything that counts as evidence.
+    """source, action (null: any) and weight of everything that counts by itself, impressions not among them.
 
     An action counts |its weight in the settings| to the power interests.power, unwanted ones against.
     """
@@ -46,7 +47,6 @@ def action_weights(settings: Settings) -> pa.Table:
         for action in settings.actions
     ]
     rows += [
-        ("on_site", "impression", chosen.impression),
         ("query", None, chosen.query),
         ("offsite_online", None, chosen.online),
         ("offsite_offline", None, chosen.offline),
@@ -114,7 +114,11 @@ def write_people(con: duckdb.DuckDBPyConnection, until: int, settings: Settings)
 
 def write_priors(con: duckdb.DuckDBPyConnection, settings: Settings, scale: float) -> None:
     """interest_priors_now, from interest_evidence and interest_people; amounts count `scale` times."""
-    _table(con, "interest_action_weights", action_weights(settings))
+    _table(con, "interest_given_weights", action_weights(settings))
+    con.execute(
+        f"create or replace temp table interest_action_weights as {load_sql('interests_action_weights')}",
+        {"impression": settings.interests.impression},
+    )
     con.execute(
         f"create or replace temp table interest_priors_now as {load_sql('interests_priors')}",
         {"scale": scale, "smoothing": PROFILE_SMOOTHING},

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+from collections import defaultdict
 from collections.abc import Sequence
 from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
+from adstool.config import Settings
+from adstool.content.interest_kinds import Catalogue, query_categories, topic_queries
+from adstool.content.taxonomy import load_taxonomy
 from adstool.errors import AdstoolError
 from adstool.warehouse import load_sql
 
@@ -59,12 +63,47 @@ def require_user(con: duckdb.DuckDBPyConnection, user_id: str) -> None:
         )
 
 
-def recent_queries(con: duckdb.DuckDBPyConnection, user_id: str) -> list[dict[str, Any]]:
-    """What a user searched for last, newest first: query, times, last_seen."""
+def recent_queries(con: duckdb.DuckDBPyConnection, settings: Settings, user_id: str) -> list[dict[str, Any]]:
+    """What a user searched for last, newest first.
+
+    Each: query, times, last_seen, read_by, intents [{topic, score}], the strongest first. read_by is clip
+    where CLIP read the query, else words: the topics that the query's words ask for.
+    """
     rows = con.execute(
         load_sql("interests_recent_queries"), {"user": user_id, "limit": RECENT_QUERIES}
     ).fetchall()
-    return [{"query": query, "times": times, "last_seen": stamp(ts)} for query, times, ts in rows]
+    unread = [query for query, _, _, intents in rows if not intents]
+    by_words = _by_words(con, settings, unread) if unread else {}
+    return [
+        {
+            "query": query,
+            "times": times,
+            "last_seen": stamp(ts),
+            "read_by": "clip" if intents else "words",
+            "intents": intents or by_words.get(query, []),
+        }
+        for query, times, ts, intents in rows
+    ]
+
+
+def _by_words(
+    con: duckdb.DuckDBPyConnection, settings: Settings, queries: list[str]
+) -> dict[str, list[dict[str, Any]]]:
+    """The topics that queries name, or else those of the categories that their words ask for."""
+    catalogue = Catalogue(con, load_taxonomy(settings.interests.taxonomy, con))
+    found: dict[str, dict[str, float]] = defaultdict(lambda: defaultdict(float))
+    for row in topic_queries(catalogue, queries).to_pylist():
+        if row["level"] == row["value"].count("/") and row["value"] in catalogue.paths:
+            found[row["query"]][row["value"]] += row["share"]
+    rest = [query for query in queries if query not in found]
+    topics = {category: topic.path for topic in catalogue.topics for category in topic.categories}
+    for row in query_categories(catalogue, rest).to_pylist():
+        if row["category"] in topics:
+            found[row["query"]][topics[row["category"]]] += row["share"]
+    return {
+        query: [{"topic": topic, "score": score} for topic, score in sorted(of.items(), key=lambda x: -x[1])]
+        for query, of in found.items()
+    }
 
 
 def summary(con: duckdb.DuckDBPyConnection) -> list[dict[str, Any]]:

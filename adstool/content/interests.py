@@ -141,8 +141,17 @@ def _rebuild(
 
 
 def load_catalogue(ws: Workspace, settings: Settings, con: duckdb.DuckDBPyConnection) -> Catalogue:
-    """The catalogue as all kinds of interests read it, its topics those of the settings."""
-    return Catalogue(con, load_taxonomy(settings.interests.taxonomy, con))
+    """The catalogue as all kinds of interests read it: the topics of the settings, and intents by CLIP.
+
+    Logged queries that are new are read and their intents stored, so `con` must be writable.
+    """
+    from adstool.content.intents import read_intents  # it brings LanceDB, which reading does without
+
+    topics = load_taxonomy(settings.interests.taxonomy, con)
+    intents = read_intents(ws, settings, con, topics)
+    if intents is None:
+        return Catalogue(con, topics)
+    return Catalogue(con, topics, intents.item_intents, intents.query_intents)
 
 
 def stale(con: duckdb.DuckDBPyConnection, settings: Settings) -> str:
@@ -154,6 +163,20 @@ def stale(con: duckdb.DuckDBPyConnection, settings: Settings) -> str:
     if made_with != _settings_hash(settings):
         return "the settings changed"
     return "" if data == _data(con) else "the data changed"
+
+
+def category_intents(con: duckdb.DuckDBPyConnection, settings: Settings) -> list[tuple[str, str, float]]:
+    """What CLIP read in logged queries, by category: (query, category, share).
+
+    A topic's share goes to its categories in equal parts; a topic of words alone has none.
+    """
+    topics = {topic.path: topic.categories for topic in load_taxonomy(settings.interests.taxonomy, con)}
+    rows = con.execute("select query, topic, score from query_intents order by all").fetchall()
+    return [
+        (query, category, score / len(topics[topic]))
+        for query, topic, score in rows
+        for category in topics.get(topic, ())
+    ]
 
 
 def _prepare(con: duckdb.DuckDBPyConnection, definition: str, full: bool) -> tuple[str, int]:

@@ -1,4 +1,4 @@
-"""Offline evaluation by stage: retrieval, lightweight, engagement, funnel."""
+"""Offline evaluation by stage: interests, retrieval, lightweight, engagement, funnel."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ from adstool.errors import AdstoolError, UsageError
 from adstool.evaluation.context import Evaluation, NotReady
 from adstool.evaluation.engagement import evaluate_engagement
 from adstool.evaluation.funnel import evaluate_funnel
+from adstool.evaluation.interests import evaluate_interests
 from adstool.evaluation.lightweight import evaluate_lightweight
 from adstool.evaluation.results import FORMAT, write_results
 from adstool.evaluation.retrieval import evaluate_retrieval
@@ -21,6 +22,7 @@ if TYPE_CHECKING:
     import duckdb
 
 STAGES: dict[str, Callable[[Evaluation], dict[str, Any]]] = {
+    "interests": evaluate_interests,
     "retrieval": evaluate_retrieval,
     "lightweight": evaluate_lightweight,
     "engagement": evaluate_engagement,

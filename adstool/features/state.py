@@ -10,6 +10,7 @@ import os
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime, timedelta
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +24,7 @@ from adstool.features.counters import Raw, count_state, decay, hours_since
 from adstool.features.encoder import FeatureEncoder
 from adstool.features.engagements import Engagements, content_summary, read_history
 from adstool.features.finish import finish
+from adstool.features.interests import UserInterests
 from adstool.features.items import NO_TIME, ItemTable, mapped
 from adstool.features.log import FOREVER, EntitySizes, coded_log
 from adstool.features.singles import hour_and_weekday, single_values
@@ -87,6 +89,7 @@ class ServingState:
         counters: dict[str, CounterState],
         surfaces: list[str],
         sizes: EntitySizes,
+        interests: UserInterests,
         as_of: int,
     ) -> None:
         self.spec = spec
@@ -102,6 +105,7 @@ class ServingState:
                 f"{items.semantic or 'no run'}.",
                 "Embed the items (adstool embed all) and run adstool index.",
             )
+        self.interests = interests
         self.as_of = as_of  # microseconds UTC: every event strictly before it is known
         self._codes: dict[FeatureEncoder, _Codes] = {}
         self._places: dict[tuple[str, int], np.ndarray] = {}
@@ -132,7 +136,11 @@ class ServingState:
                     np.concatenate([sums, np.zeros((1, sums.shape[1]))]).astype(np.float32),
                     np.concatenate([last, np.full((1, last.shape[1]), -1)]),
                 )
-            return cls(spec, items, log.users, log.engagements(), counters, log.surfaces, log.sizes, now)
+            engagements = log.engagements()
+            users, surfaces, sizes = log.users, log.surfaces, log.sizes
+        until = FOREVER if as_of is None else now
+        interests = UserInterests.build(con, settings, users, items.categories[1], until)
+        return cls(spec, items, users, engagements, counters, surfaces, sizes, interests, now)
 
     def save(self, directory: Path) -> None:
         """Write the state into `directory`: .npy files, users.parquet, the item table and state.json, written
@@ -141,6 +149,7 @@ class ServingState:
         self.items.save(directory)
         self.users.save(directory)
         self.engagements.save(directory)
+        self.interests.save(directory)
         for name, counter in self.counters.items():
             for part, array in vars(counter).items():
                 temporary = directory / f".counter_{name}_{part}.{os.getpid()}.tmp"
@@ -176,8 +185,9 @@ class ServingState:
         except (KeyError, TypeError, ValueError, OSError) as error:
             raise AdstoolError(f"{directory} holds no whole state: {error}", "Run adstool index.") from None
         items, users = ItemTable.load(directory), UserTable.load(directory)
-        engagements = Engagements.load(directory)
-        return cls(spec, items, users, engagements, counters, list(document["surfaces"]), sizes, as_of)
+        engagements, interests = Engagements.load(directory), UserInterests.load(directory)
+        surfaces = list(document["surfaces"])
+        return cls(spec, items, users, engagements, counters, surfaces, sizes, interests, as_of)
 
     def request(
         self,
@@ -251,6 +261,33 @@ class ServingState:
         result = np.zeros(len(self.items), dtype=np.float32)
         result[np.asarray(state.entity)] = state.sums[:-1, column]
         return result
+
+    def recent_categories(self, ctx: RequestContext) -> np.ndarray:
+        """What the user engaged with by category, decayed to the request by the shortest half life: float32
+        [C]."""
+        found = np.zeros(len(self.items.categories[1]), dtype=np.float32)
+        counter = self.spec.counter("user_category")
+        if counter is None or ctx.user < 0 or not len(found):
+            return found
+        state, size = self.counters["user_category"], self.sizes.of("category")
+        low, high = np.searchsorted(state.entity, [ctx.user * size, (ctx.user + 1) * size])
+        shortest = int(np.argmin(self.spec.half_lives))
+        column = shortest * len(counter.signals) + counter.signals.index(ENGAGED)
+        faded = decay(self.spec, counter, max(0, ctx.ts - self.as_of))[column]
+        found[state.entity[low:high] - ctx.user * size] = state.sums[low:high, column] * faded
+        return found
+
+    @cached_property
+    def popularity_within(self) -> np.ndarray:
+        """Popularity of every item against the mean of its category, drawn to 1: float32 [items]."""
+        popularity, category = self.popularity().astype(np.float64), self.items.categories[0]
+        known = self._ranked & (category >= 0)
+        size = len(self.items.categories[1])
+        total = np.bincount(category[known], weights=popularity[known], minlength=size)
+        mean = total / np.maximum(np.bincount(category[known], minlength=size), 1)
+        usual = max(float(popularity[known].mean()) if known.any() else 0.0, 1e-9)
+        within = (popularity + usual) / (np.where(category >= 0, mean[category], 0.0) + usual)
+        return within.astype(np.float32)
 
     def last_engaged(self, ctx: RequestContext, limit: int) -> np.ndarray:
         """Rows of the distinct items the user engaged with last, newest first, int64 [≤ limit]."""

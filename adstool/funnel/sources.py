@@ -20,6 +20,8 @@ NEIGHBOURS_OF = 5  # last engaged items whose neighbours are looked for
 PREFIXES_OF = 50  # last engaged items whose semantic ids are looked for
 FILLER = "two_tower"  # fills what the other sources leave empty
 FRESH_DAYS = 7.0
+RECENT_LIFT = 0.5  # of a category's weight, per unit of ln(1 + recent engagement)
+QUERY_SHARE = 0.5  # of the wants of a request with a query
 DAY = 86_400_000_000  # microseconds
 
 
@@ -106,11 +108,35 @@ def fresh(asked: Asked, depth: int) -> Found:
     return Found(known[chosen], -age[chosen].astype(np.float32))
 
 
+def interests(asked: Asked, depth: int) -> Found:
+    """The most popular items, new ones first among equals, of the categories that the user wants.
+
+    What he wants is the batch's interests, raised by what he engaged with in the last hours and, where the
+    request has a query, shared with what the query asks for. An item's score is its category's weight times
+    its popularity within the category times how new it is.
+    """
+    state, ctx = asked.state, asked.ctx
+    wanted = state.interests.of(ctx.user) * (1.0 + RECENT_LIFT * np.log1p(state.recent_categories(ctx)))
+    intent = state.interests.of_query(ctx.query, state.items.category_words)
+    if intent is not None:
+        wanted = (1.0 - QUERY_SHARE) * wanted + QUERY_SHARE * max(float(wanted.sum()), 0.0) * intent
+    rows = slice(asked.first_row, asked.first_row + len(asked.eligible))
+    category = state.items.categories[0][rows]
+    able = np.flatnonzero(asked.eligible & (category >= 0))
+    able = able[wanted[category[able]] > 0]
+    age = np.maximum((ctx.ts - asked.created[able]) / DAY, 0.0)
+    new = np.where(asked.created[able] == NO_TIME, 0.0, np.exp(-age / FRESH_DAYS))
+    scores = wanted[category[able]] * state.popularity_within[rows][able] * (1.0 + new)
+    chosen = best(scores, depth)
+    return Found(able[chosen], scores[chosen].astype(np.float32))
+
+
 # The order decides which source is named when two found an item at the same rank.
 SOURCES: dict[str, Source] = {
     "two_tower": two_tower,
     "clip": clip,
     "semantic": semantic,
+    "interests": interests,
     "popular": popular,
     "fresh": fresh,
 }

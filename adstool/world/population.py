@@ -38,11 +38,14 @@ class Population:
 
     def interest(self, user: Ints, seconds: Ints) -> Floats:
         """[len(user), LATENT] unit-like vectors of what each wants at that second of the world."""
-        angle = np.minimum(seconds / DAY / self.drift_days[user], 1.0) * (np.pi / 2)
-        return (
-            np.cos(angle)[:, None] * self.interest_from[user]
-            + np.sin(angle)[:, None] * self.interest_to[user]
-        )
+        return turned(self.interest_from[user], self.interest_to[user], self.drift_days[user], seconds)
+
+
+def turned(start: Floats, end: Floats, drift_days: Floats, seconds: Ints) -> Floats:
+    """Interests [n, LATENT] that turn from `start` to `end` over `drift_days`, at `seconds` of the world."""
+    angle = np.minimum(seconds / DAY / drift_days, 1.0) * (np.pi / 2)
+    found: Floats = np.cos(angle)[:, None] * start + np.sin(angle)[:, None] * end
+    return found
 
 
 def build(config: WorldConfig, catalogue: Catalogue) -> Population:

@@ -6,6 +6,7 @@ Nothing but the world and evaluation may read truth/.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from pathlib import Path
 
 import numpy as np
@@ -22,7 +23,7 @@ from adstool.world.catalogue import FAST_SIGMA, KINDS, SLOW_SIGMA, Catalogue, me
 from adstool.world.config import WorldConfig
 from adstool.world.conversions import CAUSES, Conversions, OffSite
 from adstool.world.policies import POLICIES
-from adstool.world.population import Population
+from adstool.world.population import Population, turned
 from adstool.world.vocabulary import Ints
 from adstool.world.writers import named, numbered, timestamps, write_parquet
 
@@ -159,6 +160,38 @@ def write_conversion_truth(
 def _vectors(values: Floats) -> pa.Array:
     flat = pa.array(values.astype(np.float32).ravel())
     return pa.FixedSizeListArray.from_arrays(flat, values.shape[1])
+
+
+def true_interests(folder: Path, moment: int) -> tuple[list[str], list[str], Floats]:
+    """Users, categories, and the cosine [users, categories] of what each user wants at `moment` (microseconds
+    UTC) and what the category's items are on the whole. `folder` is a world's truth/, beside its world.json.
+    """
+    world = read_json(folder.parent / "world.json")
+    start = datetime.fromisoformat(world["settings"]["start"]).replace(tzinfo=UTC)
+    users = pq.read_table(folder / "users.parquet")
+    items = pq.read_table(folder / "items.parquet", columns=["category", "vector"])
+    seconds = np.full(users.num_rows, moment // 1_000_000 - int(start.timestamp()))
+    interest = turned(
+        _matrix(users["interest_from"]),
+        _matrix(users["interest_to"]),
+        users["drift_days"].to_numpy().astype(np.float64),
+        seconds,
+    )
+    names, category = np.unique(items["category"].to_pylist(), return_inverse=True)
+    centres = np.zeros((len(names), interest.shape[1]))
+    np.add.at(centres, category, _matrix(items["vector"]))
+    cosine = _unit(interest) @ _unit(centres).T
+    return users["user_id"].to_pylist(), names.tolist(), cosine
+
+
+def _matrix(column: pa.ChunkedArray) -> Floats:
+    parts = [np.stack(chunk.to_numpy(zero_copy_only=False)) for chunk in column.chunks if len(chunk)]
+    return np.concatenate(parts).astype(np.float64)
+
+
+def _unit(vectors: Floats) -> Floats:
+    scaled: Floats = vectors / np.maximum(np.linalg.norm(vectors, axis=1, keepdims=True), 1e-12)
+    return scaled
 
 
 @dataclass(frozen=True)

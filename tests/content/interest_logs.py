@@ -85,7 +85,7 @@ def brute_force(
     weights = {
         action.name: (1 if action.positive else -1) * abs(action.weight) ** chosen.power
         for action in settings.actions
-    } | {"impression": chosen.impression}
+    }
     category = {
         (kind, item): value
         for kind, table in (("ad", "ads"), ("pin", "pins"))
@@ -95,6 +95,7 @@ def brute_force(
     for item in range(16):
         owner = "a1" if CATEGORIES[item % 4] == "kites" else "a0"
         shares[owner][CATEGORIES[item % 4]] = shares[owner].get(CATEGORIES[item % 4], 0) + 1
+    weights["impression"] = chosen.impression * _worth_of_being_shown(con, weights, category, settings, until)
     queries = {"kite": {"kites": 1.0}, "bag": {"bags": 1.0}, "xyzzy": {}}
     net: dict[str, dict[str, float]] = defaultdict(lambda: defaultdict(float))
     parts: dict[tuple[str, str, str, str], float] = defaultdict(float)
@@ -126,6 +127,23 @@ def brute_force(
             weight = chosen.online if channel == "online" else chosen.offline
             add(user, name, channel, kind, weight * count / total * faded(ts))
     return _weights(con, settings, net, parts)
+
+
+def _worth_of_being_shown(
+    con: duckdb.DuckDBPyConnection,
+    weights: dict[str, float],
+    category: dict[tuple[str, str], str],
+    settings: Settings,
+    until: datetime,
+) -> float:
+    """What wanted actions count in all, for each impression."""
+    did = shown = 0.0
+    for ts, kind, item, action in con.execute("select ts, item_type, item_id, action from events").fetchall():
+        if ts < until and category.get((kind, item)) is not None:
+            faded = 2 ** (-(until - ts) / timedelta(days=settings.interests.half_life_days))
+            shown += faded * (action == "impression")
+            did += faded * max(weights.get(action, 0.0), 0.0)
+    return did / shown
 
 
 def _weights(

@@ -170,7 +170,7 @@ def test_any_figure_may_be_unknown(results: dict[str, Any]) -> None:
 def test_an_unknown_stage_is_wrong_usage(tmp_path: Path) -> None:
     done = run_cli("--workspace", tmp_path, "evaluate", "conversion")
     assert done.returncode == 2
-    assert "retrieval, lightweight, engagement, funnel, all" in done.stderr
+    assert "interests, retrieval, lightweight, engagement, funnel, all" in done.stderr
 
 
 def test_a_missing_model_names_its_verb(demo_copy: Path) -> None:

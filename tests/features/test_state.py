@@ -151,7 +151,15 @@ def test_campaigns_end(built: Built, now: ServingState) -> None:
         table.set_column(place, table.schema.field(place), [ends]), np.asarray(built.items.content)
     )
     state = ServingState(
-        now.spec, items, now.users, now.engagements, now.counters, now.surfaces, now.sizes, now.as_of
+        now.spec,
+        items,
+        now.users,
+        now.engagements,
+        now.counters,
+        now.surfaces,
+        now.sizes,
+        now.interests,
+        now.as_of,
     )
     late = at(60 * 24 * 5)
     gone = set(now.eligible(late).tolist()) - set(state.eligible(late).tolist())

@@ -18,7 +18,7 @@ from adstool.workspace import Workspace
 def test_index_makes_a_new_run(shop_copy: Workspace) -> None:
     result = cli_json("--workspace", shop_copy.root, "index")
     assert result["rows"] == 60
-    assert set(result["sources"]) == {"two_tower", "clip", "semantic", "popular", "fresh"}
+    assert set(result["sources"]) == {"two_tower", "clip", "semantic", "interests", "popular", "fresh"}
     assert result["semantic"] == "r1"
     assert result["sources"]["semantic"] == {"rows": 60, "index": "scan"}
     assert result["seconds"] > 0
