@@ -88,7 +88,7 @@ class InterestSettings:
     half_life_days: float = 14.0  # an action this old counts half
     power: float = 0.25  # an action counts |weight of [[actions]]| to this power
     impression: float = 1.0  # all impressions together, against all wanted actions together
-    query: float = 0.5
+    query: float = 0.25
     online: float = 0.5  # a conversion the tag saw
     offline: float = 0.5  # a conversion in a store
     prior: float = 30.0  # how much evidence the population's habits are worth against the user's own

@@ -131,6 +131,21 @@ class UserInterests:
             raise AdstoolError(f"{directory} holds no interests: {error}", "Run adstool index.") from None
 
 
+def within_category(popularity: np.ndarray, category: np.ndarray, ranked: np.ndarray) -> np.ndarray:
+    """Popularity against the mean of the category's ranked items, drawn to 1 by the mean of all: float32 [n].
+
+    popularity: float [n]; category: int [n], -1 for none; ranked: bool [n].
+    """
+    known = ranked & (category >= 0)
+    values = popularity.astype(np.float64)
+    size = int(category.max(initial=-1)) + 1
+    total = np.bincount(category[known], weights=values[known], minlength=size)
+    mean = np.append(total / np.maximum(np.bincount(category[known], minlength=size), 1), 0.0)
+    usual = max(float(values[known].mean()) if known.any() else 0.0, 1e-9)
+    against = (values + usual) / (mean[category] + usual)  # category -1 reads the appended 0
+    return np.asarray(against, dtype=np.float32)
+
+
 def _places(table: pa.Table, column: str, number: dict[str, int]) -> np.ndarray:
     """The number of each value, int64 [n], -1 for one that has none."""
     return np.asarray([number.get(value, -1) for value in table[column].to_pylist()], dtype=np.int64)

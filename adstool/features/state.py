@@ -24,7 +24,7 @@ from adstool.features.counters import Raw, count_state, decay, hours_since
 from adstool.features.encoder import FeatureEncoder
 from adstool.features.engagements import Engagements, content_summary, read_history
 from adstool.features.finish import finish
-from adstool.features.interests import UserInterests
+from adstool.features.interests import UserInterests, within_category
 from adstool.features.items import NO_TIME, ItemTable, mapped
 from adstool.features.log import FOREVER, EntitySizes, coded_log
 from adstool.features.singles import hour_and_weekday, single_values
@@ -280,14 +280,7 @@ class ServingState:
     @cached_property
     def popularity_within(self) -> np.ndarray:
         """Popularity of every item against the mean of its category, drawn to 1: float32 [items]."""
-        popularity, category = self.popularity().astype(np.float64), self.items.categories[0]
-        known = self._ranked & (category >= 0)
-        size = len(self.items.categories[1])
-        total = np.bincount(category[known], weights=popularity[known], minlength=size)
-        mean = total / np.maximum(np.bincount(category[known], minlength=size), 1)
-        usual = max(float(popularity[known].mean()) if known.any() else 0.0, 1e-9)
-        within = (popularity + usual) / (np.where(category >= 0, mean[category], 0.0) + usual)
-        return within.astype(np.float32)
+        return within_category(self.popularity(), self.items.categories[0], self._ranked)
 
     def last_engaged(self, ctx: RequestContext, limit: int) -> np.ndarray:
         """Rows of the distinct items the user engaged with last, newest first, int64 [≤ limit]."""
