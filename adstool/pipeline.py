@@ -134,7 +134,7 @@ STAGES: tuple[Stage, ...] = (
         "interests --refresh",
         EVERYTHING,
         ("interests", "actions"),
-        ("embed",),
+        _VECTORS,
         None,
         _interests,
     ),

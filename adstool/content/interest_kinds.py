@@ -1,4 +1,4 @@
-"""What interests are in: categories, topics, intents; each kind says what items and queries speak of it.
+"""What interests are in: categories, topics, semantic ids; each kind says what items and queries speak of it.
 
 A kind is a function and a row in KINDS. Shares of one item over the values of one level sum to 1.
 """
@@ -21,6 +21,7 @@ from adstool.warehouse import load_sql
 if TYPE_CHECKING:
     import duckdb
 
+SEMANTIC_LEVELS = 2  # deeper prefixes hold a few items each
 LEAST_SHARE = 0.05  # smaller shares of a query's words in a category are noise
 
 ITEM_MEMBERS = pa.schema(
@@ -47,6 +48,7 @@ class Catalogue:
     topics: tuple[Topic, ...]
     item_intents: pa.Table | None = None  # item_type, item_id, topic, score
     query_intents: Mapping[str, Mapping[str, float]] = field(default_factory=dict)  # query -> topic -> score
+    semantic: pa.Table | None = None  # ITEM_MEMBERS of prefixes of semantic ids
 
     @cached_property
     def paths(self) -> frozenset[str]:
@@ -147,11 +149,33 @@ def intent_queries(catalogue: Catalogue, queries: Sequence[str]) -> pa.Table:
     return _weighted(weighted, ("query",), QUERY_MEMBERS)
 
 
+def semantic_members(catalogue: Catalogue) -> pa.Table:
+    """Items by the first codes of their semantic ids; none without codebooks."""
+    return ITEM_MEMBERS.empty_table() if catalogue.semantic is None else catalogue.semantic
+
+
 KINDS: dict[str, Kind] = {
     "category": Kind(category_members),
     "topic": Kind(topic_members, topic_queries),
     "intent": Kind(intent_members, intent_queries),
+    "semantic": Kind(semantic_members),
 }
+
+
+def semantic_prefixes(item_type: str, ids: Sequence[str], codes: np.ndarray) -> pa.Table:
+    """ITEM_MEMBERS of items with semantic ids: 3, then 3-17, the first SEMANTIC_LEVELS codes.
+
+    codes: int [n, levels], negative for an item without an id.
+    """
+    kept = np.flatnonzero((codes >= 0).all(axis=1)).tolist()
+    levels = min(SEMANTIC_LEVELS, codes.shape[1])
+    rows = [
+        (level, item_type, ids[row], "-".join(map(str, codes[row, : level + 1].tolist())), 1.0)
+        for level in range(levels)
+        for row in kept
+    ]
+    columns = zip(*rows, strict=True) if rows else [[] for _ in ITEM_MEMBERS]
+    return pa.table(dict(zip(ITEM_MEMBERS.names, columns, strict=True)), schema=ITEM_MEMBERS)
 
 
 def query_categories(catalogue: Catalogue, queries: Sequence[str]) -> pa.Table:

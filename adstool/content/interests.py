@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING, Any
 import pyarrow as pa
 
 from adstool.config import Settings
-from adstool.content.interest_kinds import KINDS, Catalogue
+from adstool.content.interest_kinds import KINDS, Catalogue, semantic_prefixes
 from adstool.content.interest_steps import (
     DAY,
     FOREVER,
@@ -149,9 +149,26 @@ def load_catalogue(ws: Workspace, settings: Settings, con: duckdb.DuckDBPyConnec
 
     topics = load_taxonomy(settings.interests.taxonomy, con)
     intents = read_intents(ws, settings, con, topics)
+    semantic = _semantic_members(ws)
     if intents is None:
-        return Catalogue(con, topics)
-    return Catalogue(con, topics, intents.item_intents, intents.query_intents)
+        return Catalogue(con, topics, semantic=semantic)
+    return Catalogue(con, topics, intents.item_intents, intents.query_intents, semantic)
+
+
+def _semantic_members(ws: Workspace) -> pa.Table | None:
+    """What the codebooks in use make of the items; None without codebooks."""
+    from adstool.content.codebooks import load_semantic_ids
+    from adstool.content.vectors import ITEM_TYPES, load_vectors
+
+    ids = load_semantic_ids(ws)
+    if ids is None:
+        return None
+    parts = []
+    for item_type in ITEM_TYPES:
+        items, vectors = load_vectors(ws, item_type)
+        if items:
+            parts.append(semantic_prefixes(item_type, items, ids.codebooks.encode(vectors)))
+    return pa.concat_tables(parts) if parts else None
 
 
 def stale(con: duckdb.DuckDBPyConnection, settings: Settings) -> str:
@@ -263,16 +280,19 @@ def _settings_hash(settings: Settings) -> str:
     return settings.fingerprint("interests", "actions") + hashlib.sha256(content).hexdigest()[:16]
 
 
+def _content(table: pa.Table | None) -> str:
+    return "" if table is None else hashlib.sha256(json.dumps(table.to_pydict()).encode()).hexdigest()
+
+
 def _definition(con: duckdb.DuckDBPyConnection, settings: Settings, catalogue: Catalogue) -> str:
     """A hash of all that the sums depend on but the users' own log."""
     chosen = settings.interests
-    intents = catalogue.item_intents
     parts = [
         [str(value) for value in con.execute(load_sql("interests_catalogue_hash")).fetchall()[0]],
         [(topic.path, topic.words, topic.categories) for topic in catalogue.topics],
         [chosen.offsite, chosen.half_life_days, sorted(action.name for action in settings.actions)],
         sorted(KINDS),
-        "" if intents is None else hashlib.sha256(json.dumps(intents.to_pydict()).encode()).hexdigest(),
+        [_content(table) for table in (catalogue.item_intents, catalogue.semantic)],
         sorted((query, sorted(topics.items())) for query, topics in catalogue.query_intents.items()),
     ]
     return hashlib.sha256(json.dumps(parts).encode()).hexdigest()[:16]

@@ -12,10 +12,11 @@ from typing import Any
 import duckdb
 import numpy as np
 import pytest
-from content.interest_logs import START, add_events, brute_force, changed, fill
+from content.interest_logs import CATEGORIES, START, add_events, brute_force, changed, fill
 from support import cli_json, run_cli
 
 from adstool.config import Action, Settings
+from adstool.content.interest_kinds import semantic_prefixes
 from adstool.content.interest_views import user_interests
 from adstool.content.interests import load_catalogue, refresh, snapshot, stale
 from adstool.warehouse import open_warehouse
@@ -209,6 +210,34 @@ def test_a_user_who_did_nothing_wants_what_his_like_want(
     found = [one for one in user_interests(con, "u11", limit=100) if one["kind"] == "category"]
     assert sum(one["weight"] for one in found) == pytest.approx(1.0)
     assert {one["certainty"] for one in found} == {0.0}
+
+
+def test_semantic_ids_are_a_kind_like_any_other(con: duckdb.DuckDBPyConnection, tmp_path: Path) -> None:
+    # Codes that say the category at the first level and the item at the second; pins have no ids.
+    ads = con.execute("select ad_id, category from ads order by ad_id").fetchall()
+    codes = np.array([(CATEGORIES.index(category), place, 7) for place, (_, category) in enumerate(ads)])
+    codes[0] = -1
+    table = semantic_prefixes("ad", [ad for ad, _ in ads], codes)
+    assert table.num_rows == 2 * 15
+    catalogue = dataclasses.replace(load_catalogue(Workspace(tmp_path), Settings(), con), semantic=table)
+    con.execute("delete from events where item_type = 'pin' or item_id = $item", {"item": ads[0][0]})
+    con.execute("delete from conversions")
+    con.execute("delete from events where query is not null")
+    refresh(con, Settings(), catalogue)
+    rows = con.execute(
+        "select user_id, kind, value, weight from interests"
+        " where level = 0 and kind in ('category', 'semantic')"
+    ).fetchall()
+    weights = {(user, kind, value): weight for user, kind, value, weight in rows}
+    assert len(weights) > 40
+    for (user, kind, value), weight in weights.items():
+        if kind == "category":
+            code = str(CATEGORIES.index(value))
+            assert weights[user, "semantic", code] == pytest.approx(weight, rel=1e-9)
+    deep = con.execute(
+        "select distinct value from interests where kind = 'semantic' and level = 1"
+    ).fetchall()
+    assert all(value.count("-") == 1 for (value,) in deep)
 
 
 def test_the_verb_shows_users_and_refuses_strangers(filled: Path, tmp_path: Path) -> None:
