@@ -60,15 +60,13 @@ def test_new_events_make_what_depends_on_them_stale(demo_copy: Path) -> None:
 
 
 def test_a_setting_makes_only_its_stages_stale(demo_copy: Path) -> None:
-    (demo_copy / "adstool.toml").write_text("[evaluation]\nbootstrap = 50\n")
-    assert {
-        name
-        for name, state in states(cli_json("run", "--dry-run", cwd=demo_copy)).items()
-        if state == "stale"
-    } == {
-        "evaluate",
-        "report",
-    }
+    def stale(settings: str) -> set[str]:
+        (demo_copy / "adstool.toml").write_text(settings)
+        planned = states(cli_json("run", "--dry-run", cwd=demo_copy))
+        return {name for name, state in planned.items() if state == "stale"}
+
+    assert stale("[interests]\noffsite = false\n") == {"interests", "index", "evaluate", "report"}
+    assert stale("[evaluation]\nbootstrap = 50\n") == {"evaluate", "report"}
     assert states(cli_json("run", "--only", "report", cwd=demo_copy)) == {"report": "done"}
 
 
@@ -89,7 +87,7 @@ def test_an_unknown_stage_is_named(demo: Path) -> None:
     "words",
     [["run"], ["embed"], ["train", "engagement"], ["train", "retrieval"], ["index"], ["rank", "--user", "u1"],
      ["evaluate"], ["quantize", "engagement"], ["calibrate", "engagement"], ["search", "shoes"], ["rejects"],
-     ["sql", "select 1"]],
+     ["sql", "select 1"], ["interests"], ["interests", "u1"]],
 )  # fmt: skip
 def test_an_empty_workspace_gets_one_clear_message(words: list[str], tmp_path: Path) -> None:
     run_cli("init", tmp_path)
