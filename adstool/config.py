@@ -59,7 +59,7 @@ class SemanticIdsSettings:
 
     method: str = "kmeans"  # kmeans | rqvae
     levels: int = 3
-    size: int = 0  # codes a level, up to 256; 0: by the size of the catalogue
+    size: int = 0  # codes a level, up to 256; 0: by the size of the catalogue, coarser first
     seed: int = 0
     features: bool = True  # every prefix is a column of the item
 

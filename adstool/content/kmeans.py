@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 
 ITERATIONS = 40  # of Lloyd's algorithm, at most
@@ -81,13 +83,15 @@ def means(points: np.ndarray, codes: np.ndarray, centres: np.ndarray) -> np.ndar
     return made
 
 
-def residual_kmeans(points: np.ndarray, levels: int, size: int, seed: int) -> list[np.ndarray]:
-    """`levels` codebooks of `size` vectors, each by k-means of what the levels before leave: float32 [size,
-    d] each. The same points and seed give the same codebooks."""
+def residual_kmeans(points: np.ndarray, sizes: Sequence[int], seed: int) -> list[np.ndarray]:
+    """A codebook of each of these sizes, by k-means of what the levels before leave: float32 [size, d] each.
+
+    The same points and seed give the same codebooks.
+    """
     left = np.array(points, dtype=np.float32)
     rng = np.random.default_rng(seed)
     codebooks = []
-    for _ in range(levels):
+    for size in sizes:
         centres = kmeans(left, min(size, len(left)), rng)
         left -= centres[nearest(left, centres)[0]]
         codebooks.append(centres)

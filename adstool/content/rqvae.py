@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -30,7 +31,7 @@ class RqVaeConfig:
 
 
 class RqVae(nn.Module):
-    """Encoder D -> hidden -> latent, L codebooks of K vectors, decoder back.
+    """Encoder D -> hidden -> latent, L codebooks of vectors, decoder back.
 
     loss = |x - decode(q)|^2 + beta * sum_l |r_l - sg(e_l)|^2, where r_l is what is left before level l, e_l
     the nearest vector of its codebook and q = sum_l e_l, through which gradients go straight. The codebooks
@@ -113,7 +114,7 @@ def _arrays(layers: nn.Sequential) -> Layers:
 
 
 def fit_rqvae(
-    points: np.ndarray, levels: int, size: int, seed: int, config: RqVaeConfig
+    points: np.ndarray, sizes: Sequence[int], seed: int, config: RqVaeConfig
 ) -> tuple[Codebooks, list[dict[str, float]]]:
     """Codebooks with their encoder and decoder from vectors [n, D], and the curve of the training loss.
 
@@ -122,13 +123,13 @@ def fit_rqvae(
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
     try:
-        return _fit(points, levels, size, seed, config)
+        return _fit(points, sizes, seed, config)
     finally:
         torch.set_num_threads(threads)
 
 
 def _fit(
-    points: np.ndarray, levels: int, size: int, seed: int, config: RqVaeConfig
+    points: np.ndarray, sizes: Sequence[int], seed: int, config: RqVaeConfig
 ) -> tuple[Codebooks, list[dict[str, float]]]:
     scale = float(1.0 / max(np.sqrt(np.square(points).mean()), 1e-12))  # numbers of size 1, whatever D is
     data = torch.from_numpy(np.ascontiguousarray(points, dtype=np.float32) * np.float32(scale))
@@ -146,7 +147,7 @@ def _fit(
         if epoch == warm or (epoch == 0 and epochs == 1):
             with torch.no_grad():
                 latents = model.encoder(data).numpy()
-            found = residual_kmeans(latents, levels, size, seed)
+            found = residual_kmeans(latents, sizes, seed)
             model.start([torch.from_numpy(level) for level in found], batch_size)
         losses, dead = [], 0
         for rows in torch.split(torch.randperm(len(data), generator=generator), batch_size):

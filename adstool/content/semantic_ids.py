@@ -9,7 +9,7 @@ import math
 import platform
 import sys
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from importlib.metadata import version
 from typing import TYPE_CHECKING, Any
@@ -29,7 +29,10 @@ if TYPE_CHECKING:
 
 MAX_SIZE = 1 << BITS
 ITEMS_A_CODE = 4  # a codebook has at most one code for so many items
-AUTO_ITEMS_A_CODE = 20  # what size 0 aims at; a power of two
+# What size 0 aims at, measured with `tests/bench/semantic_ids.py` on the sample world: codes of about twenty
+# items do most for the engagement model; as first codes, four times coarser ones bring better candidates.
+AUTO_ITEMS_A_CODE = 20
+FIRST_LEVEL = 4
 FIT_ITEMS = MAX_SIZE * 256  # items that codebooks are made from, at most
 HELD_OUT = 0.1  # share of items that codebooks are not made from, so that new ones can be judged
 GROWN = 2.0  # codebooks are made again when the catalogue has grown by this factor,
@@ -93,18 +96,18 @@ def _share_of(key: str) -> float:
     return int.from_bytes(hashlib.blake2b(key.encode(), digest_size=8).digest(), "big") / 2.0**64
 
 
-def _kmeans(vectors: np.ndarray, levels: int, size: int, seed: int) -> Fitted:
-    return Codebooks(tuple(residual_kmeans(vectors, levels, size, seed))), []
+def _kmeans(vectors: np.ndarray, sizes: Sequence[int], seed: int) -> Fitted:
+    return Codebooks(tuple(residual_kmeans(vectors, sizes, seed))), []
 
 
-def _rqvae(vectors: np.ndarray, levels: int, size: int, seed: int) -> Fitted:
+def _rqvae(vectors: np.ndarray, sizes: Sequence[int], seed: int) -> Fitted:
     from adstool.content.rqvae import RqVaeConfig, fit_rqvae
 
-    return fit_rqvae(vectors, levels, size, seed, RqVaeConfig())
+    return fit_rqvae(vectors, sizes, seed, RqVaeConfig())
 
 
-# How codebooks are made of vectors [n, D], levels, size and seed; another way is a function and a row here.
-METHODS: dict[str, Callable[[np.ndarray, int, int, int], Fitted]] = {"kmeans": _kmeans, "rqvae": _rqvae}
+# How codebooks are made of vectors [n, D], sizes and a seed; another way is a function and a row here.
+METHODS: dict[str, Callable[[np.ndarray, Sequence[int], int], Fitted]] = {"kmeans": _kmeans, "rqvae": _rqvae}
 
 
 def chosen_settings(settings: Settings, overrides: Mapping[str, str]) -> SemanticIdsSettings:
@@ -128,11 +131,17 @@ def chosen_settings(settings: Settings, overrides: Mapping[str, str]) -> Semanti
     return chosen
 
 
-def size_for(items: int, asked: int) -> int:
-    """Codes a level for so many items: what was asked for (0: a power of two that leaves a code about
-    AUTO_ITEMS_A_CODE items), but at most a code for ITEMS_A_CODE of them, and 2 or more."""
-    wanted = asked or 2 ** max(1, round(math.log2(max(items, 1) / AUTO_ITEMS_A_CODE)))
-    return max(2, min(wanted, MAX_SIZE, items // ITEMS_A_CODE))
+def sizes_for(items: int, levels: int, asked: int) -> list[int]:
+    """Codes of every level for so many items: at most a code for ITEMS_A_CODE of them, and 2 or more.
+
+    asked: of every level; 0: a power of two that leaves a code about AUTO_ITEMS_A_CODE items, and at the
+    first level that divided by FIRST_LEVEL.
+    """
+    limit = max(2, min(MAX_SIZE, items // ITEMS_A_CODE))
+    if asked:
+        return [min(asked, limit)] * levels
+    usual = min(2 ** max(1, round(math.log2(max(items, 1) / AUTO_ITEMS_A_CODE))), limit)
+    return [max(2, usual // FIRST_LEVEL), *[usual] * (levels - 1)]
 
 
 def fit_codebooks(vectors: np.ndarray, chosen: SemanticIdsSettings) -> Fitted:
@@ -143,8 +152,7 @@ def fit_codebooks(vectors: np.ndarray, chosen: SemanticIdsSettings) -> Fitted:
     if len(vectors) > FIT_ITEMS:
         rows = np.random.default_rng(chosen.seed).choice(len(vectors), FIT_ITEMS, replace=False)
         vectors = vectors[np.sort(rows)]
-    size = size_for(len(vectors), chosen.size)
-    return METHODS[chosen.method](vectors, chosen.levels, size, chosen.seed)
+    return METHODS[chosen.method](vectors, sizes_for(len(vectors), chosen.levels, chosen.size), chosen.seed)
 
 
 def measure(

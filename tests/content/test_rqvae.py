@@ -17,7 +17,7 @@ QUICK = RqVaeConfig(latent=8, hidden=32, batch_size=128, steps=300)
 @pytest.fixture(scope="module")
 def fitted() -> tuple[np.ndarray, Codebooks, list[dict[str, float]]]:
     points = blobs(500, clusters=12)
-    return points, *fit_rqvae(points, 3, 8, 0, QUICK)
+    return points, *fit_rqvae(points, [4, 8, 8], 0, QUICK)
 
 
 def test_it_learns_and_all_codes_live(
@@ -29,7 +29,7 @@ def test_it_learns_and_all_codes_live(
     assert errors == sorted(errors, reverse=True)
     assert errors[-1] < 0.4
     assert all(level["dead"] == 0 for level in usage(codes, books.sizes))
-    assert books.sizes == (8, 8, 8)
+    assert books.sizes == (4, 8, 8)
     assert books.dim == 12
     assert curve[-1]["train_loss"] < curve[0]["train_loss"]
 
@@ -38,7 +38,7 @@ def test_the_same_seed_gives_the_same_codebooks() -> None:
     points = blobs(200)
     quick = RqVaeConfig(latent=4, hidden=8, batch_size=64, steps=40)
     state = torch.random.get_rng_state()
-    first, again = (fit_rqvae(points, 2, 4, 5, quick)[0] for _ in range(2))
+    first, again = (fit_rqvae(points, [4, 4], 5, quick)[0] for _ in range(2))
     for one, other in zip(first.levels, again.levels, strict=True):
         np.testing.assert_array_equal(one, other)
     np.testing.assert_array_equal(first.encode(points), again.encode(points))

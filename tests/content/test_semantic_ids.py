@@ -15,7 +15,7 @@ from sklearn.cluster import KMeans
 from adstool.config import SemanticIdsSettings, Settings
 from adstool.content.codebooks import NO_CODE, Codebooks, pack
 from adstool.content.kmeans import kmeans, means, nearest, residual_kmeans
-from adstool.content.semantic_ids import chosen_settings, fit_codebooks, size_for
+from adstool.content.semantic_ids import chosen_settings, fit_codebooks, sizes_for
 from adstool.content.semantic_quality import level_metrics, purity, reconstruction, usage
 from adstool.errors import AdstoolError, UsageError
 
@@ -41,7 +41,7 @@ def test_nearest_is_the_first_of_the_smallest_distances(n: int, k: int, seed: in
 
 def test_an_id_is_the_nearest_code_of_what_is_left_level_by_level() -> None:
     points = blobs(60)
-    books = Codebooks(tuple(residual_kmeans(points, 3, 5, 0)))
+    books = Codebooks(tuple(residual_kmeans(points, [5] * 3, 0)))
     codes = books.encode(points)
     for point, found in zip(points.astype(np.float64), codes, strict=True):
         left = point
@@ -77,7 +77,7 @@ def test_means_by_code() -> None:
 
 def test_every_level_leaves_less() -> None:
     points = blobs(500, clusters=40)
-    books = Codebooks(tuple(residual_kmeans(points[:400], 4, 16, 0)))
+    books = Codebooks(tuple(residual_kmeans(points[:400], [16] * 4, 0)))
     for vectors in (points[:400], points[400:]):
         errors = [level["relative_mse"] for level in reconstruction(books, vectors, books.encode(vectors))]
         assert errors == sorted(errors, reverse=True)
@@ -96,7 +96,7 @@ def test_the_same_seed_gives_the_same_ids_and_another_does_not() -> None:
 
 def test_an_item_gets_the_same_id_alone_and_among_others_before_and_after_saving(tmp_path: Path) -> None:
     points = blobs(200)
-    books = Codebooks(tuple(residual_kmeans(points[:150], 3, 8, 0)))
+    books = Codebooks(tuple(residual_kmeans(points[:150], [8] * 3, 0)))
     together = books.encode(points)
     books.save(tmp_path)
     loaded = Codebooks.load(tmp_path)
@@ -108,7 +108,7 @@ def test_an_item_gets_the_same_id_alone_and_among_others_before_and_after_saving
 def test_an_item_without_a_vector_has_no_id_and_other_widths_are_refused(tmp_path: Path) -> None:
     points = blobs(40)
     points[7] = 0.0
-    books = Codebooks(tuple(residual_kmeans(points, 2, 4, 0)))
+    books = Codebooks(tuple(residual_kmeans(points, [4] * 2, 0)))
     codes = books.encode(points)
     assert codes[7].tolist() == [NO_CODE, NO_CODE]
     assert (np.delete(codes, 7, axis=0) >= 0).all()
@@ -157,19 +157,29 @@ def test_purity_by_hand_and_chance_by_enumeration() -> None:
 
 def test_metrics_have_a_row_a_level_and_no_purity_without_pairs() -> None:
     points = blobs(50)
-    books = Codebooks(tuple(residual_kmeans(points, 2, 4, 0)))
+    books = Codebooks(tuple(residual_kmeans(points, [4] * 2, 0)))
     codes = books.encode(points).astype(np.int64)
     assert list(level_metrics(books, points, codes)) == ["1", "2"]
     assert "purity" not in level_metrics(books, points, codes, np.zeros((0, 3), dtype=np.int64))["1"]
     assert level_metrics(books, points[:0], codes[:0]) == {}
 
 
-@given(st.integers(2, 10**7), st.integers(0, 256).filter(lambda size: size != 1))
-def test_sizes_stay_within_what_the_catalogue_fills(items: int, asked: int) -> None:
-    size = size_for(items, asked)
-    assert 2 <= size <= 256
-    assert size == 2 or items / size >= 4
-    assert not asked or size <= max(asked, 2)
+@given(st.integers(2, 10**7), st.integers(1, 6), st.integers(0, 256).filter(lambda size: size != 1))
+def test_sizes_stay_within_what_the_catalogue_fills(items: int, levels: int, asked: int) -> None:
+    sizes = sizes_for(items, levels, asked)
+    assert len(sizes) == levels
+    for size in sizes:
+        assert 2 <= size <= 256
+        assert size == 2 or items / size >= 4
+        assert not asked or size <= asked
+    assert not asked or len(set(sizes)) == 1
+
+
+def test_sizes_by_hand() -> None:
+    assert sizes_for(1200, 3, 0) == [16, 64, 64]  # 1200 / 20 = 60, nearest to 64
+    assert sizes_for(7000, 3, 0) == [64, 256, 256]
+    assert sizes_for(50, 2, 0) == [2, 2]
+    assert sizes_for(1000, 2, 300) == [250, 250]
 
 
 def test_what_cannot_be_made_is_wrong_usage() -> None:

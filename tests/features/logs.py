@@ -161,7 +161,7 @@ def random_conversions(rng: np.random.Generator, count: int) -> list[Event]:
 def semantic_ids(con: duckdb.DuckDBPyConnection) -> SemanticIds:
     """Codebooks of two levels of three codes over `vectors`, as run r1."""
     points = np.concatenate([array for _, array in vectors(con).values()])
-    return SemanticIds("r1", Codebooks(tuple(residual_kmeans(points, 2, 3, 0))))
+    return SemanticIds("r1", Codebooks(tuple(residual_kmeans(points, [3] * 2, 0))))
 
 
 def vectors(con: duckdb.DuckDBPyConnection, width: int = 8) -> dict[str, tuple[list[str], np.ndarray]]:
