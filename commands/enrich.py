@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -35,14 +35,17 @@ def enrich(
     retry_rejected: Annotated[
         bool, typer.Option("--retry-rejected", help="Ask again where the answers did not fit the schema.")
     ] = False,
+    relevance: Annotated[
+        bool, typer.Option("--relevance", help="Grade logged queries and items 1-5, and teach the student.")
+    ] = False,
 ) -> None:
     """Give items attributes, intents and audience; nothing unchanged is asked twice."""
     if what not in KINDS:
         raise UsageError(f"'{what}' cannot be enriched.", f"Use one of: {', '.join(KINDS)}.")
     if by not in ("clip", "llm"):
         raise UsageError(f"--with {by} is no way to enrich.", "Use clip or llm.")
-    if by == "clip" and retry_rejected:
-        raise UsageError("--retry-rejected asks a language model.", "Add --with llm.")
+    if by == "clip" and (retry_rejected or relevance):
+        raise UsageError("--relevance and --retry-rejected ask a language model.", "Add --with llm.")
     ws, settings = open_workspace(context)
     from adstool.content.enrichment.run import enrich_items
     from adstool.warehouse import open_warehouse
@@ -57,15 +60,17 @@ def enrich(
             limit=limit,
             dry_run=dry_run,
             retry_rejected=retry_rejected,
+            relevance=relevance,
         )
     if not emit(context, done.to_json()):
-        _show(context, done, "items")
+        _show(context, done, "pairs" if relevance else "items")
     if done.complaint:
         raise AdstoolError(done.complaint, "Run it again: only what has no answer is asked.")
     if done.dry_run:
         next_verb(context, "the same without --dry-run")
     else:
-        next_verb(context, 'adstool sql "from item_attributes limit 5"')
+        what = "relevance" if relevance else "item_attributes"
+        next_verb(context, f'adstool sql "from {what} limit 5"')
 
 
 def _show(context: typer.Context, done: EnrichResult, what: str) -> None:
@@ -92,3 +97,18 @@ def _show(context: typer.Context, done: EnrichResult, what: str) -> None:
     if done.problems:
         rows = [[p["item_id"], p["kind"], p["reason"]] for p in done.problems[:SHOWN]]
         table(context, ["item", "kind", "why there is no result"], rows)
+    if done.student:
+        _show_student(context, done.student)
+
+
+def _show_student(context: typer.Context, student: dict[str, Any]) -> None:
+    test, labelled = student["test"], student["labelled"]
+    say(
+        context,
+        f"Student relevance@{student['run_id']} ({student['kind']}): on {test['pairs']:,} held-out pairs"
+        f" kappa {show(test['kappa'])}, mean error {show(test['mae'])}, equal {test['equal']:.0%}.",
+    )
+    grades = ", ".join(f"{count:,} of {grade}" for grade, count in labelled["grades"].items())
+    say(
+        context, f"It graded {labelled['pairs']:,} logged pairs of {labelled['queries']:,} queries: {grades}."
+    )

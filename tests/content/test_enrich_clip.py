@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import json
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +21,7 @@ from adstool.content.enrichment.zero_shot import EVIDENCE, Agreement, AttributeS
 from adstool.content.search import load_active_clip
 from adstool.content.vectors import load_vectors
 from adstool.errors import AdstoolError
+from adstool.warehouse import open_warehouse
 
 Shop = Any
 
@@ -210,13 +210,11 @@ def test_a_language_model_is_preferred_to_clip(embedded: Shop) -> None:
 
 def test_the_verb_enriches_the_catalogue(embedded: Shop) -> None:
     embedded.con.close()
-    root = embedded.ws.root
-    done = cli_json("--workspace", root, "enrich", "ads")
+    done = cli_json("--workspace", embedded.ws.root, "enrich", "ads")
     assert (done["enriched"], done["cached"], done["knowledge"]) == (12, 0, {"ad": 12})
     assert done["agreement"]["colour"]["items"] == 12
     assert done["agreement"]["colour"]["believed"] is False  # too few to judge a random CLIP by
-    assert cli_json("--workspace", root, "enrich", "ads")["cached"] == 12
-    rows = cli_json("--workspace", root, "sql", "select payload from item_attributes order by item_id")
-    assert len(rows["rows"]) == 12
-    payload = rows["rows"][1]["payload"] if isinstance(rows["rows"][1], dict) else rows["rows"][1][0]
-    assert (payload if isinstance(payload, dict) else json.loads(payload))["colour"] == ["blue"]
+    with open_warehouse(embedded.ws, embedded.settings, read_only=True) as con:
+        known = load_attributes(con, "ad")
+    assert len(known) == 12
+    assert known["ad001"] == Attributes(colour=("blue",))  # what the title says

@@ -9,13 +9,13 @@ import signal
 import subprocess
 import sys
 import time
-from pathlib import Path
 from typing import Any
 
 import pytest
 from llm_server import LlmServer, Reply, Request, attributes_of, describe, llm_server
 from support import run_cli
 
+from adstool.commands import main
 from adstool.content.enrichment.attributes_by_llm import LlmOptions, enrich_by_llm
 from adstool.content.enrichment.chat import open_chat
 from adstool.content.enrichment.result import EnrichResult
@@ -289,17 +289,22 @@ def test_a_killed_run_goes_on_where_it_stopped(shop: Shop) -> None:
     assert done["cached"] >= asked - 16 - 2 - 2  # and at most one batch and what was under way is lost
 
 
-def test_usage_errors_and_an_unset_model_are_told(shop: Shop) -> None:
-    shop.con.close()
-    root: Path = shop.ws.root
-    for words, code, said in [
+@pytest.mark.parametrize(
+    ("words", "code", "said"),
+    [
         (("--with", "magic"), 2, "clip or llm"),
         (("chairs",), 2, "ads, pins, all"),
         (("--retry-rejected",), 2, "--with llm"),
+        (("--relevance",), 2, "--with llm"),
         (("--with", "llm"), 1, "No language model is set"),
         (("--with", "clip"), 1, "adstool embed all"),
-    ]:
-        done = run_cli("--workspace", root, "enrich", *words)
-        assert done.returncode == code, done.stderr
-        assert said in done.stderr
-        assert "Traceback" not in done.stderr
+    ],
+)
+def test_wrong_usage_and_an_unset_model_are_told(
+    shop: Shop, capsys: pytest.CaptureFixture[str], words: tuple[str, ...], code: int, said: str
+) -> None:
+    shop.con.close()
+    with pytest.raises(SystemExit) as ended:
+        main(["--workspace", str(shop.ws.root), "enrich", *words])
+    assert ended.value.code == code
+    assert said in capsys.readouterr().err

@@ -1,4 +1,4 @@
-"""`enrich` as a whole: attributes by CLIP or a language model, then knowledge vectors of what is known."""
+"""`enrich` as a whole: attributes by CLIP or a language model and their vectors, or relevance grades."""
 
 from __future__ import annotations
 
@@ -10,8 +10,11 @@ from adstool.config import Settings
 from adstool.content.enrichment.attributes_by_clip import enrich_by_clip
 from adstool.content.enrichment.attributes_by_llm import LlmOptions, enrich_by_llm
 from adstool.content.enrichment.chat import open_chat
+from adstool.content.enrichment.distillation import distil
 from adstool.content.enrichment.knowledge import embed_knowledge
+from adstool.content.enrichment.relevance import grade_by_llm
 from adstool.content.enrichment.result import EnrichResult
+from adstool.errors import UsageError
 from adstool.workspace import Workspace
 
 
@@ -25,13 +28,25 @@ def enrich_items(
     limit: int | None = None,
     dry_run: bool = False,
     retry_rejected: bool = False,
+    relevance: bool = False,
 ) -> EnrichResult:
-    """Enrich items `by` clip or llm. Raises AdstoolError when the model cannot be used."""
+    """Enrich items `by` clip or llm; with `relevance`, grade logged queries and items and teach the student.
+
+    Raises AdstoolError when the model cannot be used, UsageError for relevance without a language model.
+    """
     if by == "clip":
+        if relevance or retry_rejected:
+            raise UsageError("CLIP gives no relevance grades and rejects nothing.", "Add --with llm.")
         result = enrich_by_clip(ws, settings, con, kinds, limit=limit, dry_run=dry_run)
     else:
         options = LlmOptions(kinds, limit, dry_run, retry_rejected)
-        result = enrich_by_llm(ws, settings, con, open_chat(settings.llm), options)
+        chat = open_chat(settings.llm)
+        if relevance:
+            result = grade_by_llm(ws, settings, con, chat, options)
+            if not dry_run:
+                result.student = distil(ws, settings, con, result.source, kinds)
+            return result
+        result = enrich_by_llm(ws, settings, con, chat, options)
     if not dry_run:
         result.knowledge = embed_knowledge(ws, settings, con, kinds)
     return result
