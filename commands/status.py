@@ -38,6 +38,8 @@ def status(context: typer.Context) -> None:
             ["model", "in use", "runs"],
             [(name, model["current"], len(model["runs"])) for name, model in models.items()],
         )
+    for source, count in held["attributes"].items():
+        say(context, f"{count:,} items have attributes by {source}.")
     for name, count in held["orphans"].items():
         if count:
             what = "an item that no catalogue knows" if name == "events" else "an unknown advertiser"
@@ -61,11 +63,13 @@ def _warehouse(workspace: Workspace, settings: Settings) -> dict[str, Any]:
 
     if not workspace.warehouse.is_file():
         nothing = {"events": 0, "conversions": 0}
-        return {"tables": dict.fromkeys(TABLES, 0), "orphans": nothing, "rejects": 0, "stale": []}
+        tables = dict.fromkeys(TABLES, 0)
+        return {"tables": tables, "attributes": {}, "orphans": nothing, "rejects": 0, "stale": []}
     with open_warehouse(workspace, settings, read_only=True) as con:
         stale = stale_stages(Job(workspace, settings, con))
         return {
             "tables": warehouse.table_rows(con),
+            "attributes": warehouse.attribute_sources(con),
             "orphans": warehouse.orphans(con),
             "rejects": warehouse.reject_count(con),
             "stale": [{"stage": verdict.stage.verb, "why": verdict.reason} for verdict in stale],

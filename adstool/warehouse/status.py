@@ -29,6 +29,12 @@ def orphans(con: duckdb.DuckDBPyConnection) -> dict[str, int]:
     }
 
 
+def attribute_sources(con: duckdb.DuckDBPyConnection) -> dict[str, int]:
+    """By source (a CLIP or a language model), how many items have their attributes from it."""
+    rows = con.execute("select source, count(*) from item_attributes group by source order by source")
+    return {source: int(count) for source, count in rows.fetchall()}
+
+
 def reject_count(con: duckdb.DuckDBPyConnection, table: str | None = None) -> int:
     """Rows refused, in all or of one table."""
     if table is not None and table not in TABLES:

@@ -22,6 +22,7 @@ from adstool.content.search import load_active_clip
 from adstool.content.vectors import load_vectors
 from adstool.errors import AdstoolError
 from adstool.warehouse import open_warehouse
+from adstool.warehouse.status import attribute_sources
 
 Shop = Any
 
@@ -216,5 +217,6 @@ def test_the_verb_enriches_the_catalogue(embedded: Shop) -> None:
     assert done["agreement"]["colour"]["believed"] is False  # too few to judge a random CLIP by
     with open_warehouse(embedded.ws, embedded.settings, read_only=True) as con:
         known = load_attributes(con, "ad")
+        assert attribute_sources(con) == {done["source"]: 12}
     assert len(known) == 12
     assert known["ad001"] == Attributes(colour=("blue",))  # what the title says

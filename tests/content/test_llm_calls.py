@@ -9,13 +9,14 @@ import threading
 import time
 from datetime import UTC, datetime, timedelta
 from email.utils import format_datetime
+from pathlib import Path
 from typing import Any
 
 import pytest
 from llm_server import LlmServer, Reply, Request, Script, llm_server
 
 from adstool.config import LlmSettings
-from adstool.content.enrichment.calls import IN_A_ROW, Caller, Outcome, ask_all
+from adstool.content.enrichment.calls import IN_A_ROW, MISFITS_IN_A_ROW, Caller, Outcome, ask_all
 from adstool.content.enrichment.chat import estimate_tokens, open_chat
 from adstool.content.enrichment.http_chat import retry_after
 from adstool.content.enrichment.prompts import Messages
@@ -209,6 +210,58 @@ def test_an_unfit_answer_is_sent_back_once_with_the_reason(unfit: str) -> None:
     assert outcome.failure is None
     assert outcome.problem
     assert done.usage.calls == 2
+
+
+def test_options_that_an_endpoint_does_not_know_are_given_up() -> None:
+    refusals = {
+        "max_tokens": "Unsupported parameter: 'max_tokens'. Use 'max_completion_tokens' instead.",
+        "temperature": "'temperature' does not support 0.0 with this model.",
+        "response_format": "response_format is not supported",
+    }
+
+    def picky(request: Request, _: int) -> Reply:
+        for name, message in refusals.items():
+            if name in request.payload:
+                return Reply(status=400, body=json.dumps({"error": {"message": message}}).encode())
+        return Reply('{"grade": 4}')
+
+    with llm_server(picky) as server:
+        outcome, done = asked(server, max_output_tokens=33)
+        assert outcome.value == 4
+        assert len(server.requests) == 4
+        assert done.ask_for(MESSAGES, parse_grade).value == 4
+        assert len(server.requests) == 5  # it is remembered
+        assert server.requests[-1].payload == {
+            "model": "m",
+            "messages": MESSAGES,
+            "max_completion_tokens": 33,
+        }
+
+
+def test_a_model_that_never_answers_in_the_schema_is_not_paid_for_a_whole_catalogue() -> None:
+    with llm_server(lambda *_: Reply("I cannot do that.")) as server:
+        many = caller(settings(server, concurrency=1))
+        answers = ask_all(many, range(1000), lambda _: MESSAGES, parse_grade)
+        found = [next(answers)[1].problem for _ in range(MISFITS_IN_A_ROW - 1)]
+        with pytest.raises(AdstoolError, match="20 answers in a row") as caught:
+            next(answers)
+        assert len(server.requests) == 2 * MISFITS_IN_A_ROW
+    assert all(problem and "not JSON" in problem for problem in found)
+    assert "model" in caught.value.hint
+
+
+def test_a_dry_run_needs_no_key_and_no_weights(tmp_path: Path) -> None:
+    assert open_chat(settings(api_key_env="NOT_SET_ANYWHERE"), asking=False).name == "m"
+    (tmp_path / "config.json").write_text("{}", encoding="utf-8")
+    chat = open_chat(settings(model=f"local-dir:{tmp_path}"), asking=False)
+    assert chat.name == f"local-dir:{tmp_path.name}"
+
+
+def test_a_proxy_is_not_asked_for_an_endpoint_on_this_machine(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("http_proxy", "http://127.0.0.1:9")
+    monkeypatch.delenv("no_proxy", raising=False)
+    with llm_server(grade) as server:
+        assert asked(server, max_retries=0)[0].value == 4
 
 
 def test_as_many_at_once_as_set_and_no_more() -> None:

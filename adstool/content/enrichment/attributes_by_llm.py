@@ -74,7 +74,8 @@ def enrich_by_llm(
     store.write(plan.copies)
     caller = Caller(chat, settings.llm)
     count = sum(map(len, plan.asked.values()))
-    log.info("asking %s about %d items, %d contents", chat.name, count, len(plan.asked))
+    if count:
+        log.info("asking %s about %d items, %d contents", chat.name, count, len(plan.asked))
 
     def rows(content: str, outcome: Outcome[Attributes]) -> list[Row]:
         payload = outcome.value.to_json() if outcome.value else None

@@ -25,6 +25,7 @@ K = TypeVar("K")
 T = TypeVar("T")
 
 IN_A_ROW = 5  # requests without an answer after which the endpoint is taken to be down
+MISFITS_IN_A_ROW = 20  # questions without a fitting answer after which the model is taken to be unable
 
 
 class NoMore(Exception):
@@ -70,6 +71,7 @@ class Caller:
         self._ended = threading.Event()
         self._resume_at = 0.0
         self._failed_in_a_row = 0
+        self._misfits_in_a_row = 0
 
     def end(self, reason: str | None = None) -> None:
         """Ask nothing more; requests under way may still be answered."""
@@ -119,11 +121,25 @@ class Caller:
             self._failed_in_a_row = 0
             spent_in, spent_out = spent_in + answer.tokens_in, spent_out + answer.tokens_out
             try:
-                return Outcome(parse(answer.text), tokens_in=spent_in, tokens_out=spent_out)
+                value = parse(answer.text)
             except SchemaProblem as found:
                 problem = str(found)
                 request = repair_messages(messages, answer.text, problem)
+            else:
+                self._misfits_in_a_row = 0
+                return Outcome(value, tokens_in=spent_in, tokens_out=spent_out)
+        self._count_misfit(problem)
         return Outcome(problem=problem, tokens_in=spent_in, tokens_out=spent_out)
+
+    def _count_misfit(self, problem: str) -> None:
+        with self._lock:
+            self._misfits_in_a_row += 1
+            many = self._misfits_in_a_row >= MISFITS_IN_A_ROW
+        if many:
+            raise AdstoolError(
+                f"{MISFITS_IN_A_ROW} answers in a row did not fit the schema, the last: {problem}.",
+                "Try another [llm] model, or more max_output_tokens; then --retry-rejected.",
+            )
 
     def _count_failure(self, reason: str) -> None:
         with self._lock:

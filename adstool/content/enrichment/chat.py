@@ -48,8 +48,11 @@ class Chat(Protocol):
         ...
 
 
-def open_chat(settings: LlmSettings) -> Chat:
-    """The model that the settings name. Raises AdstoolError when they do not name a usable one."""
+def open_chat(settings: LlmSettings, *, asking: bool = True) -> Chat:
+    """The model that the settings name; not `asking` (a dry run), no key is needed and no weights are loaded.
+
+    Raises AdstoolError when the settings do not name a usable one.
+    """
     if not settings.model:
         raise AdstoolError(
             "No language model is set.",
@@ -58,10 +61,10 @@ def open_chat(settings: LlmSettings) -> Chat:
     if settings.model.startswith(LOCAL):
         from adstool.content.enrichment.local_chat import LocalChat
 
-        return LocalChat(settings)
+        return LocalChat(settings, load=asking)
     from adstool.content.enrichment.http_chat import HttpChat
 
-    return HttpChat(settings, read_key(settings.api_key_env))
+    return HttpChat(settings, read_key(settings.api_key_env) if asking else "")
 
 
 def read_key(variable: str) -> str:

@@ -15,6 +15,7 @@ import urllib.error
 import urllib.request
 from datetime import UTC, datetime
 from typing import Any
+from urllib.parse import urlsplit
 
 from adstool import __version__
 from adstool.config import LlmSettings
@@ -27,6 +28,7 @@ from adstool.content.enrichment.chat import (
 )
 from adstool.content.enrichment.prompts import Messages
 from adstool.errors import AdstoolError
+from adstool.progress import log
 
 PASSING = {408, 409, 425, 429, 500, 502, 503, 504, 520, 522, 524, 529}
 HOPELESS = {401, 402, 403, 404, 405}  # the next request would get the same
@@ -50,20 +52,40 @@ class HttpChat:
         if key:
             self._headers["Authorization"] = f"Bearer {key}"
         self._key = key
-        self._opener = urllib.request.build_opener(_NoRedirect)
+        self._dropped: set[str] = set()  # options that the endpoint does not know
+        # A machine's proxy is for the outside; what runs on this machine is asked directly.
+        local = urlsplit(self._url).hostname in ("localhost", "127.0.0.1", "::1")
+        proxies = [urllib.request.ProxyHandler({})] if local else []
+        self._opener = urllib.request.build_opener(_NoRedirect, *proxies)
 
     def answer(self, messages: Messages) -> Answer:
         """Ask once. Raises as Chat.answer."""
-        payload: dict[str, Any] = {
-            "model": self.name,
-            "messages": messages,
-            "temperature": self._settings.temperature,
-            "max_tokens": self._settings.max_output_tokens,
-        }
+        while True:
+            options = self._options()
+            payload = json.dumps({"model": self.name, "messages": messages, **options})
+            try:
+                return _read_answer(self._post(payload.encode()), messages)
+            except RefusedRequest as refused:
+                if not self._adapt(options, str(refused)):
+                    raise
+
+    def _options(self) -> dict[str, Any]:
+        most = self._settings.max_output_tokens
+        options: dict[str, Any] = {"temperature": self._settings.temperature}
+        options |= {"max_completion_tokens": most} if "max_tokens" in self._dropped else {"max_tokens": most}
         if self._settings.json_mode:
-            payload["response_format"] = {"type": "json_object"}
-        body = self._post(json.dumps(payload).encode())
-        return _read_answer(body, messages)
+            options["response_format"] = {"type": "json_object"}
+        return {name: value for name, value in options.items() if name not in self._dropped}
+
+    def _adapt(self, sent: dict[str, Any], refusal: str) -> bool:
+        """Do without an option that a refusal names: endpoints differ in those they know. Whether to ask
+        again; each option is given up once."""
+        named = [name for name in sent if re.search(rf"\b{name}\b", refusal)]
+        if not named:
+            return False
+        self._dropped |= set(named)
+        log.debug("%s does not take %s", self._url, ", ".join(named))
+        return True
 
     def _post(self, data: bytes) -> bytes:
         request = urllib.request.Request(self._url, data, self._headers, method="POST")

@@ -20,12 +20,20 @@ class LocalChat:
     Only safetensors weights are read and no code of the folder is run.
     """
 
-    def __init__(self, settings: LlmSettings) -> None:
+    def __init__(self, settings: LlmSettings, *, load: bool = True) -> None:
         folder = Path(settings.model.removeprefix(LOCAL)).expanduser().resolve()
         if not (folder / "config.json").is_file():
             raise AdstoolError(
                 f"{folder} holds no config.json, so it is no transformers folder.", "Mend [llm] model."
             )
+        self.name = f"{LOCAL}{folder.name}"
+        self.parallel = 1
+        self._settings = settings
+        self._lock = threading.Lock()
+        if load:
+            self._load(folder)
+
+    def _load(self, folder: Path) -> None:
         try:
             transformers: Any = import_module("transformers")
         except ImportError:
@@ -33,10 +41,6 @@ class LocalChat:
                 "A local language model needs the package transformers, which is not installed.",
                 "pip install 'adstool[llm]', or name an endpoint with [llm] base_url and model.",
             ) from None
-        self.name = f"{LOCAL}{folder.name}"
-        self.parallel = 1
-        self._settings = settings
-        self._lock = threading.Lock()
         self._device = pick_device().torch
         only = {"local_files_only": True, "trust_remote_code": False}
         try:

@@ -40,7 +40,7 @@ def enrich_items(
         result = enrich_by_clip(ws, settings, con, kinds, limit=limit, dry_run=dry_run)
     else:
         options = LlmOptions(kinds, limit, dry_run, retry_rejected)
-        chat = open_chat(settings.llm)
+        chat = open_chat(settings.llm, asking=not dry_run)
         if relevance:
             result = grade_by_llm(ws, settings, con, chat, options)
             if not dry_run:
