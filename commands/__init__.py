@@ -44,6 +44,7 @@ VERBS = {
 # Options a user may also write after the verb; all but these two-word ones are plain switches.
 GLOBAL_SWITCHES = {"--json", "--quiet", "--verbose", "--debug"}
 GLOBAL_VALUES = {"--workspace", "--config"}
+INTERRUPTED = 130  # the exit code of Ctrl-C
 
 
 def build_app(verb: str | None = None) -> typer.Typer:
@@ -127,6 +128,8 @@ def _run(words: list[str]) -> int:
     try:
         result: Any = build_app(_verb_of(words))(words, standalone_mode=False, prog_name="adstool")
         sys.stdout.flush()
+        if result == INTERRUPTED:  # typer turns Ctrl-C into this code by itself, without a word
+            raise KeyboardInterrupt
         return result if isinstance(result, int) else 0
     except AdstoolError as error:
         if debug:
@@ -135,7 +138,7 @@ def _run(words: list[str]) -> int:
         return error.exit_code
     except (KeyboardInterrupt, typer.Abort):
         _complain("Interrupted.", "The same command goes on from here.")
-        return 130
+        return INTERRUPTED
     except BrokenPipeError:
         # The reader of our output went away (| head): point stdout nowhere so that exiting stays quiet.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

@@ -264,7 +264,8 @@ def test_the_key_is_nowhere_in_the_workspace_or_on_the_screen(shop: Shop) -> Non
     assert not [path for path in files if key.encode() in path.read_bytes()]
 
 
-def test_a_killed_run_goes_on_where_it_stopped(shop: Shop) -> None:
+@pytest.mark.parametrize("how", [signal.SIGKILL, signal.SIGINT])
+def test_a_run_cut_off_goes_on_where_it_stopped(shop: Shop, how: signal.Signals) -> None:
     titled(shop, 60)
     shop.con.close()
     with llm_server(lambda r, n: dataclasses.replace(describe(r, n), delay=0.05)) as server:
@@ -274,19 +275,25 @@ def test_a_killed_run_goes_on_where_it_stopped(shop: Shop) -> None:
             [sys.executable, "-m", "adstool", *words],
             env={**os.environ, **env},
             stdout=subprocess.DEVNULL,
-            stderr=subprocess.DEVNULL,
+            stderr=subprocess.PIPE,
+            text=True,
         )
         deadline = time.monotonic() + 60
         while len(server.requests) < 40 and time.monotonic() < deadline:
             time.sleep(0.01)
-        process.send_signal(signal.SIGKILL)
-        process.wait()
+        process.send_signal(how)
+        _, said = process.communicate()
         asked = len(server.requests)
         assert 40 <= asked < 60
         done = json.loads(run_cli(*words, env=env).stdout)
     assert done["enriched"] + done["cached"] == 60
     assert done["cached"] >= 16  # whole batches survive
-    assert done["cached"] >= asked - 16 - 2 - 2  # and at most one batch and what was under way is lost
+    if how == signal.SIGINT:
+        assert process.returncode == 130
+        assert "Interrupted" in said
+        assert done["cached"] >= asked - 2  # only what was under way is lost
+    else:
+        assert done["cached"] >= asked - 16 - 2 - 2  # and at most one batch and what was under way is lost
 
 
 @pytest.mark.parametrize(
