@@ -21,7 +21,7 @@ PREFIXES_OF = 50  # last engaged items whose semantic ids are looked for
 FILLER = "two_tower"  # fills what the other sources leave empty
 FRESH_DAYS = 7.0
 RECENT_LIFT = 0.5  # of a category's weight, per unit of ln(1 + recent engagement)
-QUERY_SHARE = 0.5  # of the wants of a request with a query
+QUERY_SHARE = 0.25  # of the wants of a request with a query; what is wanted later counts too
 DAY = 86_400_000_000  # microseconds
 
 
