@@ -15,7 +15,7 @@ from pathlib import Path
 
 import numpy as np
 
-from adstool.content.kmeans import nearest
+from adstool.content.kmeans import CHUNK, nearest
 from adstool.errors import AdstoolError
 from adstool.progress import log
 from adstool.workspace import Workspace, read_json
@@ -77,13 +77,15 @@ class Codebooks:
                 "Make the codebooks again: adstool train semantic.",
             )
         codes = np.full((len(vectors), len(self.levels)), NO_CODE, dtype=np.int16)
-        known = np.flatnonzero(np.abs(vectors).max(axis=1, initial=0.0) > 0)
-        left = self.latent(vectors[known])
-        for place, level in enumerate(self.levels):
-            centres = level.astype(np.float64)
-            chosen = nearest(left, centres)[0]
-            left -= centres[chosen]
-            codes[known, place] = chosen
+        centres = [level.astype(np.float64) for level in self.levels]
+        for start in range(0, len(vectors), CHUNK):
+            part = np.asarray(vectors[start : start + CHUNK])
+            known = np.flatnonzero(np.abs(part).max(axis=1, initial=0.0) > 0)
+            left = self.latent(part[known])
+            for place, level in enumerate(centres):
+                chosen = nearest(left, level)[0]
+                left = left - level[chosen]
+                codes[start + known, place] = chosen
         return codes
 
     def decode(self, codes: np.ndarray) -> np.ndarray:

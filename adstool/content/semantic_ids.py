@@ -34,6 +34,7 @@ ITEMS_A_CODE = 4  # a codebook has at most one code for so many items
 AUTO_ITEMS_A_CODE = 20
 FIRST_LEVEL = 4
 FIT_ITEMS = MAX_SIZE * 256  # items that codebooks are made from, at most
+MEASURED = 65_536  # items that figures rest on, at most
 HELD_OUT = 0.1  # share of items that codebooks are not made from, so that new ones can be judged
 GROWN = 2.0  # codebooks are made again when the catalogue has grown by this factor,
 DRIFTED = 1.25  # or when new items are reconstructed so much worse than those of then
@@ -65,6 +66,13 @@ class _Items:
     keys: list[tuple[str, str]]
     vectors: np.ndarray
     fitted: np.ndarray  # bool [n]
+
+    def sample(self, most: int) -> _Items:
+        """These items, or `most` of them."""
+        if len(self.keys) <= most:
+            return self
+        rows = np.sort(np.random.default_rng(0).choice(len(self.keys), most, replace=False))
+        return _Items([self.keys[row] for row in rows], self.vectors[rows], self.fitted[rows])
 
     def fingerprint(self) -> str:
         digest = hashlib.blake2b(digest_size=8)
@@ -158,7 +166,11 @@ def fit_codebooks(vectors: np.ndarray, chosen: SemanticIdsSettings) -> Fitted:
 def measure(
     codebooks: Codebooks, items: _Items, con: duckdb.DuckDBPyConnection, actions: list[str]
 ) -> dict[str, Any]:
-    """Figures by level: `train` of all items with co-engagement, `test` how new ones are reconstructed."""
+    """Figures by level: `train` of all items with co-engagement, `test` how new ones are reconstructed.
+
+    A sample stands for more than MEASURED items.
+    """
+    items = items.sample(MEASURED)
     codes = codebooks.encode(items.vectors).astype(np.int64)
     known = codes[:, 0] >= 0
     held = ~items.fitted & known

@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 from sklearn.cluster import KMeans
 
 from adstool.config import SemanticIdsSettings, Settings
+from adstool.content import codebooks
 from adstool.content.codebooks import NO_CODE, Codebooks, pack
 from adstool.content.kmeans import kmeans, means, nearest, residual_kmeans
 from adstool.content.semantic_ids import chosen_settings, fit_codebooks, sizes_for
@@ -190,3 +191,12 @@ def test_what_cannot_be_made_is_wrong_usage() -> None:
     for wrong in ({"size": "many"}, {"depth": "3"}):
         with pytest.raises(UsageError, match=r"semantic ids|whole number"):
             chosen_settings(Settings(), wrong)
+
+
+def test_many_items_are_encoded_in_parts(monkeypatch: pytest.MonkeyPatch) -> None:
+    points = blobs(100)
+    points[::9] = 0.0
+    books = Codebooks(tuple(residual_kmeans(points, [5] * 2, 0)))
+    whole = books.encode(points)
+    monkeypatch.setattr(codebooks, "CHUNK", 7)
+    np.testing.assert_array_equal(books.encode(points), whole)
