@@ -61,7 +61,7 @@ class SemanticIdsSettings:
     levels: int = 3
     size: int = 0  # codes a level, up to 256; 0: by the size of the catalogue, coarser first
     seed: int = 0
-    features: bool = True  # every prefix is a column of the item
+    features: int = 1  # prefixes that rankers read as columns of the item, from the first; 0: none
 
 
 @dataclass(frozen=True)

@@ -67,7 +67,7 @@ def test_codebooks_stay_while_they_fit(shop_copy: Workspace, settings: Settings)
         add("like", array[:20])  # more of the same
         again = refresh_semantic(shop_copy, settings, con)
         assert (again.kept, again.run_id) == (True, "r1")
-        off = dataclasses.replace(settings, semantic_ids=SemanticIdsSettings(features=False))
+        off = dataclasses.replace(settings, semantic_ids=SemanticIdsSettings(features=0))
         assert refresh_semantic(shop_copy, off, con).kept  # who reads them does not change them
         deeper = dataclasses.replace(settings, semantic_ids=SemanticIdsSettings(levels=4))
         assert refresh_semantic(shop_copy, deeper, con).run_id == "r2"

@@ -207,9 +207,8 @@ def build_dataset(
 
 def _semantic(settings: Settings, items: ItemTable) -> tuple[str, int]:
     """The run behind the columns of semantic ids and how many there are: none unless they are wanted."""
-    if not settings.semantic_ids.features:
-        return "", 0
-    return items.semantic, items.codes.shape[1]
+    wanted = max(0, min(settings.semantic_ids.features, items.codes.shape[1]))
+    return (items.semantic, wanted) if wanted else ("", 0)
 
 
 def _build(

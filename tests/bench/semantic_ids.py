@@ -59,6 +59,7 @@ def main() -> None:
     parser.add_argument("world", type=Path)
     parser.add_argument("--methods", default="kmeans,rqvae")
     parser.add_argument("--sizes", default="0", help="0: what the size of the catalogue gives")
+    parser.add_argument("--features", type=int, default=1, help="prefixes that the models read")
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--requests", type=int, default=2000)
     given = parser.parse_args()
@@ -70,7 +71,7 @@ def main() -> None:
             name: dataclasses.replace(
                 settings, semantic_ids=dataclasses.replace(settings.semantic_ids, features=features)
             )
-            for name, features in (("with", True), ("without", False))
+            for name, features in (("with", given.features), ("without", 0))
         }
         results: dict[str, dict[str, list[tuple[float, Any]]]] = {name: defaultdict(list) for name in arms}
         with open_warehouse(ws, settings) as con:

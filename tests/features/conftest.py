@@ -19,12 +19,15 @@ from features.logs import (
 )
 from features.oracle import Oracle
 
-from adstool.config import FeatureSettings, Settings
+from adstool.config import FeatureSettings, SemanticIdsSettings, Settings
 from adstool.features.dataset import Dataset, build_dataset
 from adstool.features.items import ItemTable, build_items
 from adstool.workspace import Workspace
 
-SMALL = Settings(features=FeatureSettings(history_length=6, min_count=3, unknown_buckets=3))
+SMALL = Settings(
+    features=FeatureSettings(history_length=6, min_count=3, unknown_buckets=3),
+    semantic_ids=SemanticIdsSettings(features=9),  # every prefix
+)
 
 
 @dataclass

@@ -73,7 +73,7 @@ def test_a_spec_written_before_there_were_semantic_ids_is_read() -> None:
 
 
 def test_without_the_setting_or_the_codebooks_there_are_no_columns(built: Built) -> None:
-    off = Settings(features=SMALL.features, semantic_ids=SemanticIdsSettings(features=False))
+    off = Settings(features=SMALL.features, semantic_ids=SemanticIdsSettings(features=0))
     plain = build_items(built.con, vectors(built.con))
     assert plain.semantic == ""
     assert plain.codes.shape == (len(plain), 0)
@@ -82,6 +82,9 @@ def test_without_the_setting_or_the_codebooks_there_are_no_columns(built: Built)
         dataset = build_dataset(built.con, built.ws, settings, items)
         assert not [c for c in dataset.encoder.categorical_columns if prefix_depth(c.name)]
         assert dataset.encoder.spec.semantic == ""
+    one = Settings(features=SMALL.features, semantic_ids=SemanticIdsSettings(features=1))
+    dataset = build_dataset(built.con, built.ws, one, built.items)
+    assert [c.name for c in dataset.encoder.categorical_columns if prefix_depth(c.name)] == ["sid_1"]
     build_dataset(built.con, built.ws, SMALL, built.items)  # what the other tests read
 
 
