@@ -7,7 +7,7 @@ import re
 import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
@@ -90,16 +90,15 @@ class LlmServer:
                     number = len(outer.requests)
                     outer._active += 1
                     outer.most_at_once = max(outer.most_at_once, outer._active)
-                try:
-                    self._send(outer.script(request, number))
-                except (BrokenPipeError, ConnectionResetError):
-                    pass  # the client gave up, as some tests want
-                finally:
-                    with outer._lock:
-                        outer._active -= 1
+                reply = outer.script(request, number)
+                time.sleep(reply.delay)
+                with outer._lock:
+                    outer._active -= 1  # before the client can know, or its next request would count too
+                # A client that gave up, as some tests want, is no fault of the server.
+                with suppress(BrokenPipeError, ConnectionResetError):
+                    self._send(reply)
 
             def _send(self, reply: Reply) -> None:
-                time.sleep(reply.delay)
                 body = completion(reply.text or "") if reply.body is None else reply.body
                 self.send_response(reply.status)
                 for name, value in {**reply.headers, "Content-Length": str(len(body))}.items():

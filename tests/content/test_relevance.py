@@ -13,8 +13,8 @@ import pytest
 from llm_server import LlmServer, Reply, Request, llm_server
 from sklearn.linear_model import Ridge
 from sklearn.metrics import cohen_kappa_score
-from support import run_cli
 
+from adstool.commands import main
 from adstool.content.embedding import embed_items
 from adstool.content.enrichment.attributes_by_llm import LlmOptions
 from adstool.content.enrichment.chat import open_chat
@@ -222,17 +222,19 @@ def test_too_few_grades_make_no_student(searched: Shop) -> None:
     assert searched.ws.current_run("relevance") is None
 
 
-def test_the_verb_grades_and_distils(searched: Shop) -> None:
+def test_the_verb_grades_and_distils(
+    searched: Shop, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
     searched.con.close()
+    monkeypatch.setenv("ADSTOOL_LLM_MODEL", "m")
+    monkeypatch.setenv("ADSTOOL_ENRICHMENT_RELEVANCE_PAIRS", "60")
+    words = ["--workspace", str(searched.ws.root), "enrich", "--with", "llm", "--relevance"]
     with llm_server(by_words) as server:
-        env = {
-            "ADSTOOL_LLM_BASE_URL": server.url,
-            "ADSTOOL_LLM_MODEL": "m",
-            "ADSTOOL_ENRICHMENT_RELEVANCE_PAIRS": "60",
-        }
-        words = ("--workspace", searched.ws.root, "enrich", "--with", "llm", "--relevance")
-        done = run_cli(*words, env=env)
-    assert done.returncode == 0, done.stderr
-    assert "60 pairs enriched" in done.stdout
-    assert "on 12 held-out pairs kappa" in done.stdout
-    assert "graded 145 logged pairs of 7 queries" in done.stdout
+        monkeypatch.setenv("ADSTOOL_LLM_BASE_URL", server.url)
+        with pytest.raises(SystemExit) as ended:
+            main(words)
+    said = capsys.readouterr().out
+    assert ended.value.code == 0
+    assert "60 pairs enriched" in said
+    assert "on 12 held-out pairs kappa" in said
+    assert "graded 145 logged pairs of 7 queries" in said
