@@ -21,6 +21,7 @@ from adstool.content.enrichment.chat import open_chat
 from adstool.content.enrichment.distillation import distil
 from adstool.content.enrichment.relevance import grade_by_llm, logged_pairs
 from adstool.content.enrichment.result import EnrichResult
+from adstool.content.enrichment.run import enrich_items
 from adstool.content.enrichment.student import (
     Student,
     agreement,
@@ -220,6 +221,16 @@ def test_too_few_grades_make_no_student(searched: Shop) -> None:
         grade(searched, server, limit=20)
     assert distil(searched.ws, searched.settings, searched.con, "llm:m") is None
     assert searched.ws.current_run("relevance") is None
+
+
+def test_without_vectors_nothing_is_asked(shop: Shop) -> None:
+    shop.fill(2)
+    with llm_server(by_words) as server:
+        llm = dataclasses.replace(shop.settings.llm, base_url=server.url, model="m")
+        settings = dataclasses.replace(shop.settings, llm=llm)
+        with pytest.raises(AdstoolError, match="embedded"):
+            enrich_items(shop.ws, settings, shop.con, "llm", relevance=True)
+        assert server.requests == []
 
 
 def test_the_verb_grades_and_distils(

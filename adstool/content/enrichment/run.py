@@ -14,6 +14,7 @@ from adstool.content.enrichment.distillation import distil
 from adstool.content.enrichment.knowledge import embed_knowledge
 from adstool.content.enrichment.relevance import grade_by_llm
 from adstool.content.enrichment.result import EnrichResult
+from adstool.content.search import require_active
 from adstool.errors import UsageError
 from adstool.workspace import Workspace
 
@@ -42,6 +43,8 @@ def enrich_items(
         options = LlmOptions(kinds, limit, dry_run, retry_rejected)
         chat = open_chat(settings.llm, asking=not dry_run)
         if relevance:
+            if not dry_run:
+                require_active(ws)  # the student needs vectors: say so before anything is paid for
             result = grade_by_llm(ws, settings, con, chat, options)
             if not dry_run:
                 result.student = distil(ws, settings, con, result.source, kinds)
