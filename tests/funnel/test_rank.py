@@ -155,9 +155,7 @@ def test_reasons_can_be_checked_against_the_log(ranker: Ranker) -> None:
 
 
 def test_a_weight_changes_the_order_without_a_new_index(shop: Workspace, settings: Settings) -> None:
-    actions = tuple(
-        dataclasses.replace(a, weight=1000.0 if a.name == "hide" else 0.0) for a in settings.actions
-    )
+    actions = tuple(dataclasses.replace(a, weight=1e6 if a.name == "hide" else 0.0) for a in settings.actions)
     hiding = Ranker(shop, dataclasses.replace(settings, actions=actions))
     ranked = hiding.stages(Request.parse({"user_id": "u2"}, 5))
     column = hiding.heavy.outputs.index("hide")
