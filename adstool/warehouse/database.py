@@ -11,6 +11,7 @@ from pathlib import Path
 import duckdb
 
 from adstool.config import Settings
+from adstool.device import limit_heaps
 from adstool.errors import AdstoolError, DataError, WorkspaceLocked
 from adstool.warehouse.queries import load_sql, migrations
 from adstool.workspace import Workspace
@@ -70,6 +71,7 @@ def open_memory(ws: Workspace, settings: Settings) -> Iterator[duckdb.DuckDBPyCo
 
 def _limits(settings: Settings) -> dict[str, str | bool | int | float | list[str]]:
     limits = settings.warehouse
+    limit_heaps()  # DuckDB makes the first threads of most verbs
     available = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
     return {"memory_limit": limits.memory_limit, "threads": limits.threads or available or 1}
 
