@@ -21,6 +21,7 @@ from adstool.content.clip_data import item_text
 from adstool.content.encoding import Encoder
 from adstool.content.images import hash_bytes, hash_image, is_url
 from adstool.content.precision import SAMPLE, check_precision, in_precision
+from adstool.content.queries import asked_texts, keep_queries
 from adstool.content.vectors import (
     ITEM_TYPES,
     ActiveModel,
@@ -156,7 +157,8 @@ def embed_items(
     plans = [_plan(ws, con, source, kind, images, result) for kind in kinds]
     dims = [plan.table.dim for plan in plans if plan.table]
     if any(plan.pending for plan in plans):
-        result.dim = _embed(ws, settings, source, plans, images, engine or embed_locally, result)
+        asked = [entry.text for entry in asked_texts(con)]
+        result.dim = _embed(ws, settings, source, plans, images, engine or embed_locally, result, asked)
     elif dims:
         result.dim = dims[0]
         if not result.failed:
@@ -241,11 +243,13 @@ def _embed(
     images: Path | None,
     engine: Engine,
     result: EmbedResult,
+    asked: Sequence[str],
 ) -> int:
     pending = [item for plan in plans for item in plan.pending]
     log.info("embedding %d items with %s", len(pending), source.name)
     clip = _prepared_clip(ws, settings, source, pending, images)
     result.precision = clip.precision
+    keep_queries(ws, source.slug, clip, asked)
     for plan in plans:
         plan.table = VectorTable.create(ws, plan.kind, source.slug, clip.dim)
     started = time.monotonic()

@@ -21,6 +21,7 @@ from adstool.evaluation.sections_quality import (
     lightweight_section,
     retrieval_section,
 )
+from adstool.evaluation.sections_search import search_section
 from adstool.evaluation.sections_semantic import semantic_section
 from adstool.evaluation.sections_slates import slates_section
 from adstool.evaluation.truth import locate_truth
@@ -52,6 +53,7 @@ def write_report(
         ("funnel", "Funnel", funnel_section(results.get("funnel"), logged)),
         ("quantization", "Quantization", quantization_section(ws)),
         ("slates", "Slates", slates_section(ws, settings, con)),
+        ("search", "Search", search_section(ws, settings, con)),
     ]
     sections = [entry for entry in found if entry[2]]
     header = _header(ws, settings, con, results, now)

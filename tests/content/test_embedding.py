@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import json
 from collections.abc import Sequence
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +19,8 @@ from adstool.content import embedding
 from adstool.content.clip import ClipModel, resolve_source
 from adstool.content.embedding import EmbedResult, embed_items
 from adstool.content.precision import MIN_COSINE
-from adstool.content.search import search_items
+from adstool.content.queries import known_queries
+from adstool.content.search import query_vector, search_items
 from adstool.content.vectors import VectorTable, active_model, load_vectors
 from adstool.content.vocabulary import load_tokenizer
 from adstool.errors import AdstoolError, DataError, UsageError
@@ -284,3 +286,16 @@ def test_what_is_missing_is_said(shop: Shop, tmp_path: Path) -> None:
         search_items(shop.ws, shop.settings, shop.con, text=" ")
     with pytest.raises(DataError, match="is missing"):
         search_items(shop.ws, shop.settings, shop.con, image=shop.images / "none.png")
+
+
+def test_embed_keeps_the_vectors_of_what_people_ask_for(shop: Any) -> None:
+    shop.fill(3)
+    shop.log([("u1", "query", "", datetime(2026, 11, 1), "query")])
+    shop.con.execute("update events set query = ' Red Lamp '")
+    embed_items(shop.ws, shop.settings, shop.con)
+    model = active_model(shop.ws)
+    assert model is not None
+    kept = known_queries(shop.ws, model.slug)
+    assert list(kept) == ["red lamp", "dress"]
+    expected = query_vector(shop.ws, shop.settings, text="red lamp")
+    np.testing.assert_allclose(kept["red lamp"], expected, atol=1e-6)
