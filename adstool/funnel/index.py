@@ -95,12 +95,7 @@ def build_index(
     for model, name in TOWERS.items():
         _save(run_dir / f"{name}.npy", corpus.two_tower if model == "retrieval" else corpus.lightweight)
     tuning = _tunings(settings, run_dir, state, corpus, towers) if tuned else _earlier_tunings(ws)
-    chosen: dict[str, AnnChoice] = {}
-    for name, vectors in (("two_tower", corpus.two_tower), ("clip", corpus.content)):
-        before = chosen_before(tuning.get(name), *vectors.shape)
-        if before is None and tuning.pop(name, None):
-            log.info("The number of items changed since '%s' was tuned: adstool index --tune", name)
-        chosen[name] = build_chosen(vectors, run_dir / ANN, name, before)
+    chosen = _build_searches(corpus, run_dir, tuning)
     with_content = int((np.abs(corpus.content).max(axis=1) > 0).sum()) if len(corpus) else 0
     rows = {"clip": with_content, "semantic": len(SemanticIndex(corpus.codes))}
     document = {
@@ -127,6 +122,17 @@ def build_index(
     elif with_content and not items.semantic:
         log.info("No item has a semantic id, so the source 'semantic' finds nothing: adstool train semantic.")
     return {**document, "seconds": round(time.perf_counter() - started, 2)}
+
+
+def _build_searches(corpus: Corpus, run_dir: Path, tuning: dict[str, Any]) -> dict[str, AnnChoice]:
+    """Build the way of searching of each table of vectors; a choice that no longer holds leaves `tuning`."""
+    chosen: dict[str, AnnChoice] = {}
+    for name, vectors in (("two_tower", corpus.two_tower), ("clip", corpus.content)):
+        before = chosen_before(tuning.get(name), *vectors.shape)
+        if before is None and tuning.pop(name, None):
+            log.info("The number of items changed since '%s' was tuned: adstool index --tune", name)
+        chosen[name] = build_chosen(vectors, run_dir / ANN, name, before)
+    return chosen
 
 
 def _tunings(

@@ -17,7 +17,7 @@ from support import run_cli
 
 from adstool.commands import main
 from adstool.content.enrichment.attributes_by_llm import LlmOptions, enrich_by_llm
-from adstool.content.enrichment.chat import open_chat
+from adstool.content.enrichment.connect import open_chat
 from adstool.content.enrichment.result import EnrichResult
 from adstool.content.enrichment.schema import Attributes, SchemaProblem, parse_attributes
 from adstool.content.enrichment.store import load_attributes

@@ -17,7 +17,8 @@ from llm_server import LlmServer, Reply, Request, Script, llm_server
 
 from adstool.config import LlmSettings
 from adstool.content.enrichment.calls import IN_A_ROW, MISFITS_IN_A_ROW, Caller, Outcome, ask_all
-from adstool.content.enrichment.chat import estimate_tokens, open_chat
+from adstool.content.enrichment.chat import estimate_tokens
+from adstool.content.enrichment.connect import open_chat
 from adstool.content.enrichment.http_chat import retry_after
 from adstool.content.enrichment.prompts import Messages
 from adstool.content.enrichment.schema import parse_grade

@@ -10,7 +10,8 @@ import pytest
 
 from adstool.config import LlmSettings
 from adstool.content.enrichment.calls import Caller
-from adstool.content.enrichment.chat import RefusedRequest, open_chat
+from adstool.content.enrichment.chat import RefusedRequest
+from adstool.content.enrichment.connect import open_chat
 from adstool.content.enrichment.prompts import ItemText, attribute_messages
 from adstool.content.enrichment.schema import parse_attributes
 from adstool.errors import AdstoolError

@@ -17,7 +17,7 @@ from sklearn.metrics import cohen_kappa_score
 from adstool.commands import main
 from adstool.content.embedding import embed_items
 from adstool.content.enrichment.attributes_by_llm import LlmOptions
-from adstool.content.enrichment.chat import open_chat
+from adstool.content.enrichment.connect import open_chat
 from adstool.content.enrichment.distillation import distil
 from adstool.content.enrichment.relevance import grade_by_llm, logged_pairs
 from adstool.content.enrichment.result import EnrichResult

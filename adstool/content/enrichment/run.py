@@ -9,7 +9,7 @@ import duckdb
 from adstool.config import Settings
 from adstool.content.enrichment.attributes_by_clip import enrich_by_clip
 from adstool.content.enrichment.attributes_by_llm import LlmOptions, enrich_by_llm
-from adstool.content.enrichment.chat import open_chat
+from adstool.content.enrichment.connect import open_chat
 from adstool.content.enrichment.distillation import distil
 from adstool.content.enrichment.knowledge import embed_knowledge
 from adstool.content.enrichment.relevance import grade_by_llm

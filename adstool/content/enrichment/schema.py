@@ -108,6 +108,7 @@ def _words(name: str, value: Any) -> tuple[str, ...]:
 
 
 def plain_word(name: str, value: Any) -> str:
+    """A value of attribute `name`, lower case, single blanks. Raises SchemaProblem for no plain word."""
     if not isinstance(value, str):
         raise SchemaProblem(f"'{name}' must hold strings only")
     plain = " ".join(value.split()).casefold()
