@@ -8,6 +8,7 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 import time
 from typing import Any
 
@@ -268,7 +269,14 @@ def test_the_key_is_nowhere_in_the_workspace_or_on_the_screen(shop: Shop) -> Non
 def test_a_run_cut_off_goes_on_where_it_stopped(shop: Shop, how: signal.Signals) -> None:
     titled(shop, 60)
     shop.con.close()
-    with llm_server(lambda r, n: dataclasses.replace(describe(r, n), delay=0.05)) as server:
+    slow = threading.Event()  # from the 40th request on, so that the signal finds work under way
+    slow.set()
+
+    def reply(request: Request, number: int) -> Reply:
+        delay = 0.5 if slow.is_set() and number >= 40 else 0.02
+        return dataclasses.replace(describe(request, number), delay=delay)
+
+    with llm_server(reply) as server:
         env = {"ADSTOOL_LLM_BASE_URL": server.url, "ADSTOOL_LLM_MODEL": "m", "ADSTOOL_LLM_CONCURRENCY": "2"}
         words = ["--workspace", str(shop.ws.root), "enrich", "--with", "llm", "--json"]
         process = subprocess.Popen(
@@ -277,6 +285,8 @@ def test_a_run_cut_off_goes_on_where_it_stopped(shop: Shop, how: signal.Signals)
             stdout=subprocess.DEVNULL,
             stderr=subprocess.PIPE,
             text=True,
+            # Where the tests run in the background, a shell has made them and their children deaf to SIGINT.
+            preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler),
         )
         deadline = time.monotonic() + 60
         while len(server.requests) < 40 and time.monotonic() < deadline:
@@ -284,6 +294,7 @@ def test_a_run_cut_off_goes_on_where_it_stopped(shop: Shop, how: signal.Signals)
         process.send_signal(how)
         _, said = process.communicate()
         asked = len(server.requests)
+        slow.clear()
         assert 40 <= asked < 60
         done = json.loads(run_cli(*words, env=env).stdout)
     assert done["enriched"] + done["cached"] == 60
