@@ -115,6 +115,8 @@ def test_doctor_looks_at_machine_and_workspace(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("shell", ["bash", "zsh", "fish"])
 def test_shell_completion_names_the_verbs(shell: str) -> None:
-    assert "adstool" in run_cli("--show-completion", shell).stdout
+    # Without it typer looks for the shell among the parent processes, and a test may have none.
+    named = {"_TYPER_COMPLETE_TEST_DISABLE_SHELL_DETECTION": "1"}
+    assert "adstool" in run_cli("--show-completion", shell, env=named).stdout
     done = run_cli(env={"_ADSTOOL_COMPLETE": "complete_bash", "COMP_WORDS": "adstool con", "COMP_CWORD": "1"})
     assert "config" in done.stdout
