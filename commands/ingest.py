@@ -27,7 +27,8 @@ def ingest(
         str | None, typer.Option("--table", help="The table; otherwise file names say.")
     ] = None,
     source: Annotated[
-        str | None, typer.Option(help="A public format, in its folder: movielens, taobao-ad.")
+        str | None,
+        typer.Option(help="A public format: movielens, taobao-ad (folders), criteo, avazu (files)."),
     ] = None,
     mapping: Annotated[
         list[str] | None, typer.Option("--map", metavar="column=field", help="Their column is our field.")

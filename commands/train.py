@@ -48,9 +48,13 @@ def train(
         typer.Option("--resume/--restart", help="Go on with a run that was cut off (the default), or not."),
     ] = None,
     train_file: Annotated[
-        Path | None, typer.Option("--train", help="A flat table to train on (csv, parquet).")
+        Path | None,
+        typer.Option("--train", help="A flat table to train on: a csv or parquet file, or criteo, avazu."),
     ] = None,
-    test_file: Annotated[Path | None, typer.Option("--test", help="Its held-out rows.")] = None,
+    test_file: Annotated[
+        Path | None,
+        typer.Option("--test", help="Its held-out rows; of a table given by name else the last tenth."),
+    ] = None,
     valid_file: Annotated[
         Path | None, typer.Option("--valid", help="Rows for early stopping; else a tenth of --train.")
     ] = None,
@@ -99,6 +103,9 @@ class _Flat:
     def check(self, model: str) -> None:
         """Raise UsageError unless they are all absent, or enough for `train engagement`."""
         needed = {"--train": self.train, "--test": self.test, "--label": self.label}
+        train = self.train
+        if train is not None and not train.suffix and not train.is_file():
+            needed = {"--train": train}  # the name of a flat table, which has a label and can be split
         missing = [name for name, value in needed.items() if not value]
         if self.given and (model != "engagement" or missing):
             raise UsageError(
@@ -142,7 +149,6 @@ def _train_flat(workspace: Workspace, settings: Settings, options: Any, flat: _F
     from adstool.training.train import train_flat_model
 
     assert flat.train is not None
-    assert flat.test is not None
     request = FlatRequest(
         train=flat.train,
         test=flat.test,

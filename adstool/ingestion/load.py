@@ -19,7 +19,8 @@ from adstool.ingestion.sources.base import Feed, feed_relation
 from adstool.ingestion.validation import Relation, fill_sql
 from adstool.progress import log
 from adstool.warehouse import load_sql
-from adstool.warehouse.schema import TABLES, Table
+from adstool.warehouse.flat import FLAT_TABLES, ensure_flat, table_named
+from adstool.warehouse.schema import Table
 
 MARK = secrets.token_hex(16)  # of refused rows; no file can hold it
 
@@ -73,7 +74,9 @@ def load(con: duckdb.DuckDBPyConnection, job: Job) -> Counts:
     """
     checksum = Checksum(job.source, job.context)
     checksum.start()
-    if not TABLES[job.source.table].updates and not job.dry_run:
+    if job.source.table in FLAT_TABLES:
+        ensure_flat(con, job.source.table, dry_run=job.dry_run)
+    if not table_named(job.source.table).updates and not job.dry_run:
         known = _loaded_before(con, job, checksum)
         if known is not None:
             log.info("%s was loaded before: nothing to do.", job.source.name)
@@ -135,7 +138,7 @@ def _take(
     The rows of a log go straight into its table, and those that do not belong there are taken out again:
     that is the cheaper order, because most rows of most files belong there. Catalogues go through a stage.
     """
-    table = TABLES[job.source.table]
+    table = table_named(job.source.table)
     target = f"dry_{table.name}" if job.dry_run else table.name
     names = {
         "table": table.name,

@@ -15,11 +15,12 @@ from numpy.lib.format import open_memmap
 from numpy.typing import NDArray
 
 from adstool.config import Action, Settings
-from adstool.errors import DataError
+from adstool.errors import DataError, UsageError
 from adstool.models.engagement import EngagementConfig
 from adstool.models.inputs import InputSpec
 from adstool.progress import log
 from adstool.training.engagement import PRESETS, EngagementTaskConfig, train_examples
+from adstool.training.flat_named import resolve
 from adstool.training.flat_table import (
     FlatEncoder,
     FlatRequest,
@@ -91,6 +92,10 @@ def prepare(ws: Workspace, settings: Settings, request: FlatRequest) -> FlatExam
     files, columns and labels that cannot be used.
     """
     folder = ws.cache / "flat"
+    request = resolve(ws, settings, request)
+    test = request.test
+    if test is None:
+        raise UsageError("A file to train on needs a file to test on.", "Give --test FILE.")
     for path in (request.train, request.test, request.valid):
         if path is not None and not path.is_file():
             raise DataError(f"There is no file {path}.", "Give a csv or parquet file.")
@@ -107,7 +112,7 @@ def prepare(ws: Workspace, settings: Settings, request: FlatRequest) -> FlatExam
                     categorical, numeric = guess_columns(con, request.train, request.label)
                     request = replace(request, categorical=categorical, numeric=numeric)
                 load_table(con, "train", request.train, request)
-                load_table(con, "test", request.test, request)
+                load_table(con, "test", test, request)
                 if request.valid is not None:
                     load_table(con, "valid", request.valid, request)
                 _write(con, request, partial)

@@ -108,7 +108,7 @@ class FlatRequest:
     """Which files and columns make the examples; empty column lists are guessed from the training file."""
 
     train: Path
-    test: Path
+    test: Path | None  # None only where `train` is the name of a flat table, until it is resolved
     valid: Path | None
     label: str
     categorical: tuple[str, ...]

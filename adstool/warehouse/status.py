@@ -7,6 +7,7 @@ from typing import Any
 import duckdb
 
 from adstool.errors import UsageError
+from adstool.warehouse.flat import FLAT_TABLES, flat_rows
 from adstool.warehouse.queries import load_sql
 from adstool.warehouse.schema import TABLES
 
@@ -14,11 +15,12 @@ OWN_TABLES = ("funnel", "auctions")
 
 
 def table_rows(con: duckdb.DuckDBPyConnection) -> dict[str, int]:
-    """Rows by table: the seven from outside, and the logs of what was ranked and sold."""
-    return {
+    """Rows by table: the seven from outside, the logs of what was ranked and sold, the flat tables held."""
+    rows = {
         name: int(con.execute(f"select count(*) from {name}").fetchall()[0][0])
         for name in (*TABLES, *OWN_TABLES)
     }
+    return rows | flat_rows(con)
 
 
 def orphans(con: duckdb.DuckDBPyConnection) -> dict[str, int]:
@@ -37,8 +39,8 @@ def attribute_sources(con: duckdb.DuckDBPyConnection) -> dict[str, int]:
 
 def reject_count(con: duckdb.DuckDBPyConnection, table: str | None = None) -> int:
     """Rows refused, in all or of one table."""
-    if table is not None and table not in TABLES:
-        raise UsageError(f"There is no table '{table}'.", f"Tables: {', '.join(TABLES)}.")
+    if table is not None and table not in (*TABLES, *FLAT_TABLES):
+        raise UsageError(f"There is no table '{table}'.", f"Tables: {', '.join([*TABLES, *FLAT_TABLES])}.")
     sql = "select count(*) from rejects where $table is null or table_name = $table"
     return int(con.execute(sql, {"table": table}).fetchall()[0][0])
 

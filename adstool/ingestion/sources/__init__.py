@@ -5,26 +5,49 @@ from __future__ import annotations
 from pathlib import Path
 
 from adstool.errors import DataError, UsageError
-from adstool.ingestion.inputs import Input, recognise
-from adstool.ingestion.sources import movielens, taobao_ad
+from adstool.ingestion.inputs import COMPRESSIONS, Input, recognise
+from adstool.ingestion.sources import avazu, criteo, movielens, taobao_ad
 from adstool.ingestion.sources.base import Feed
 
 SOURCES = {
     "movielens": movielens.feeds,
     "taobao-ad": taobao_ad.feeds,
 }
+FLAT_SOURCES = {"criteo": criteo.feed, "avazu": avazu.feed}  # files, each into the flat table of that name
+TEXT_SUFFIXES = (".csv", ".tsv", ".txt")
 
 
 def source_jobs(name: str, folder: Path) -> list[tuple[Input, Feed]]:
     """Every (file, what to take from it) of the public format `name` in `folder`, catalogues first.
 
+    For a flat format, `folder` may be a file.
+
     Raises UsageError for an unknown format, and DataError when the folder does not hold it.
     """
+    if name in FLAT_SOURCES:
+        found = [recognise(path, name, kind="csv") for path in _flat_files(folder)]
+        return [(source, FLAT_SOURCES[name](source)) for source in found]
     if name not in SOURCES:
-        raise UsageError(f"There is no source '{name}'.", f"Known: {', '.join(SOURCES)}.")
+        raise UsageError(f"There is no source '{name}'.", f"Known: {', '.join([*SOURCES, *FLAT_SOURCES])}.")
     if not folder.is_dir():
         raise DataError(f"{folder} is not a folder.", f"Give the folder that holds the {name} files.")
     return [(recognise(_file(folder, feed), feed.table, kind="csv"), feed) for feed in SOURCES[name](folder)]
+
+
+def _flat_files(path: Path) -> list[Path]:
+    """The file itself, or the text files of a folder, in the order of their names."""
+    if path.is_file():
+        return [path]
+    if not path.is_dir():
+        raise DataError(f"{path} does not exist.", "Check the path; nothing was loaded.")
+    found = []
+    for file in sorted(path.iterdir()):
+        bare = file.with_suffix("") if file.suffix in COMPRESSIONS else file
+        if file.is_file() and bare.suffix.lower() in TEXT_SUFFIXES:
+            found.append(file)
+    if not found:
+        raise DataError(f"{path} holds no file ending in {', '.join(TEXT_SUFFIXES)}.", "Name the files.")
+    return found
 
 
 def _file(folder: Path, feed: Feed) -> Path:

@@ -11,7 +11,7 @@ from adstool.ingestion.inputs import Dialect, Input
 from adstool.ingestion.readers import CONVERTED, csv_scan
 from adstool.ingestion.validation import Relation
 from adstool.warehouse import load_sql
-from adstool.warehouse.schema import TABLES
+from adstool.warehouse.flat import table_named
 
 
 @dataclass(frozen=True)
@@ -31,6 +31,7 @@ class Feed:
     delimiter: str = ","
     encoding: str = "utf-8"
     quoted: bool = True
+    optional: tuple[str, ...] = ()  # columns that the query uses and a file may lack
 
 
 def feed_relation(
@@ -51,22 +52,32 @@ def feed_relation(
     scan, parameters = csv_scan(source, dialect)
     if copy is not None:
         scan, parameters = CONVERTED, {"path": copy.pattern}
-    named = ", ".join(f'c{header.index(name)} as "{name}"' for name in feed.needs)
+    wanted = (*feed.needs, *feed.optional)
+    named = ", ".join(
+        f'c{header.index(name)} as "{name}"' if name in header else f'null::varchar as "{name}"'
+        for name in wanted
+    )
     # The number of a record follows the order of the file: DuckDB keeps it, reading in one thread here.
     records = f"select row_number() over () - 1 as _row, {named} from {scan}"
     sql = load_sql(feed.query).format(records=records)
+    if "$file" in sql:
+        parameters = {**parameters, "file": source.name}
     described = con.execute(f"describe {sql}", parameters).fetchall()
     kinds = {"TIMESTAMP": "time", "DOUBLE": "number", "INTEGER": "number", "BIGINT": "number"}
     columns = {
         str(row[0]): kinds.get(str(row[1]), "text")
         for row in described
-        if str(row[0]) in TABLES[feed.table].names
+        if str(row[0]) in table_named(feed.table).names
     }
     return Relation(sql, columns, parameters, numbered=True), dialect
 
 
 def _header(source: Input, feed: Feed) -> list[str]:
     """Names of the first line; RecBole writes name:type."""
+    return [name.split(":")[0].strip() for name in first_line_of(source).split(feed.delimiter)]
+
+
+def first_line_of(source: Input) -> str:
+    """The first line of a file, at most a mebibyte of it, without its end."""
     with source.open() as handle:
-        line = handle.readline(1 << 20).decode("utf-8-sig", errors="replace").rstrip("\r\n")
-    return [name.split(":")[0].strip() for name in line.split(feed.delimiter)]
+        return handle.readline(1 << 20).decode("utf-8-sig", errors="replace").rstrip("\r\n")
