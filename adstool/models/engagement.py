@@ -1,35 +1,41 @@
-"""The heavy ranker: DCN-V2 crosses beside an MLP, over fields, numerics, content and history."""
+"""The heavy ranker: a trunk over fields, numerics, content and history, then the heads of every action."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
+from adstool.errors import UsageError
 from adstool.models.embedding import FieldEmbedding, cosine, row_penalty
 from adstool.models.inputs import Batch, InputSpec
-from adstool.models.layers import CrossNet, HistoryPool, Mlp, PiecewiseLinear
+from adstool.models.layers import HistoryPool, PiecewiseLinear
+from adstool.models.multitask import SurfaceTowers, TaskHeads
+from adstool.models.trunks import TrunkConfig, build_trunk
 
 POSITIONS = 64  # positions beyond share the last bias
 
 
 @dataclass(frozen=True)
-class EngagementConfig:
-    """The sizes of an EngagementModel."""
+class EngagementConfig(TrunkConfig):
+    """The sizes of an EngagementModel; those of its trunk are inherited."""
 
     inputs: InputSpec
     embedding_dim: int = 16  # d of every categorical value
-    cross_layers: int = 2  # DCN-V2 cross layers
-    cross_rank: int = 0  # their matrices as products of two thin ones of this rank; 0: full matrices
-    hidden: tuple[int, ...] = (128, 64)  # widths of the MLP
-    dropout: float = 0.1  # after every hidden layer
     id_dropout: float = 0.5  # chance that an id is hidden in training: buckets learn, ids do not overfit
     content_width: int = 16  # width of the projections of the content vectors
     numeric_bins: int = 8  # quantile bins a numeric column; 0: numerics enter as they are only
     numeric_width: int = 32  # width of the layer over the bins
     history_used: int = 20  # most recent history entries that are read; 0: none
     embedding_penalty: float = 1e-3  # L2 on the embedding rows that a batch reads
+    multitask: str = "shared"  # shared | mmoe: what the heads read
+    experts: int = 4  # mmoe: experts
+    expert_hidden: tuple[int, ...] = (64,)  # mmoe: widths of an expert
+    tower_hidden: tuple[int, ...] = ()  # widths of each action's own tower; none: one linear layer
+    surface_towers: bool = False  # whether each surface adds a small tower of its own to the logits
+    surface_width: int = 8  # hidden units of a surface's tower
 
 
 class EngagementModel(nn.Module):
@@ -57,14 +63,38 @@ class EngagementModel(nn.Module):
         if self.embedding.history_used and self.candidate_fields:
             self.history = HistoryPool(dim, len(spec.actions), dim * len(self.candidate_fields))
             width += dim + 1
-        self.cross = CrossNet(width, config.cross_layers, config.cross_rank) if config.cross_layers else None
-        self.deep = Mlp(width, config.hidden, config.dropout)
-        self.heads = nn.Linear((width if self.cross else 0) + self.deep.width, len(spec.actions))
-        nn.init.normal_(self.heads.weight, std=0.01)
-        nn.init.zeros_(self.heads.bias)
+        self.trunk = build_trunk(config.trunk, width, config)
+        self.heads = self._build_heads(self.trunk.width)
+        self.surfaces = self._build_surfaces(self.trunk.width) if config.surface_towers else None
         self.position_bias = nn.Embedding(POSITIONS, len(spec.actions)) if spec.positions else None
         if self.position_bias is not None:
             nn.init.zeros_(self.position_bias.weight)
+        self.register_load_state_dict_pre_hook(_rename_trunk)  # type: ignore[no-untyped-call]
+
+    def _build_heads(self, inputs: int) -> TaskHeads:
+        config = self.config
+        return TaskHeads(
+            inputs,
+            len(config.inputs.actions),
+            multitask=config.multitask,
+            experts=config.experts,
+            expert_hidden=config.expert_hidden,
+            tower_hidden=config.tower_hidden,
+            dropout=config.dropout,
+        )
+
+    def _build_surfaces(self, inputs: int) -> SurfaceTowers:
+        spec = self.config.inputs
+        field = spec.field("surface")
+        if field < 0:
+            raise UsageError("surface_towers needs a column 'surface'.", "--set surface_towers=false")
+        return SurfaceTowers(
+            inputs,
+            len(spec.actions),
+            spec.cardinalities[field],
+            spec.unknown_buckets,
+            self.config.surface_width,
+        )
 
     @property
     def input_names(self) -> tuple[str, ...]:
@@ -87,6 +117,17 @@ class EngagementModel(nn.Module):
     def with_penalty(self, batch: Batch) -> tuple[Tensor, Tensor]:
         """Logits [B, A], and the L2 penalty of the fields' embeddings (a scalar) for the training loss."""
         fields, history = self.embedding(batch)
+        shared = self.trunk(torch.cat(self._parts(batch, fields, history), dim=1))
+        logits: Tensor = self.heads(shared)
+        if self.surfaces is not None:
+            surface = batch["categorical"][:, self.config.inputs.field("surface")]
+            logits = logits + self.surfaces(shared, surface)
+        if self.position_bias is not None:
+            logits = logits + self._bias_of(batch["position"])
+        return logits, row_penalty(fields, self.config.embedding_penalty)
+
+    def _parts(self, batch: Batch, fields: Tensor, history: Tensor | None) -> list[Tensor]:
+        """What the trunk reads, side by side: fields [B, F * d], numerics, content, history."""
         parts = [fields.flatten(1)]
         if self.config.inputs.numeric:
             parts.append(batch["numeric"])
@@ -95,16 +136,12 @@ class EngagementModel(nn.Module):
         if self.with_content:
             parts += self._content(batch["user_content"], batch["item_content"])
         if self.history is not None:
+            assert history is not None
             used = self.embedding.history_used
             candidate = fields[:, self.candidate_fields].flatten(1)
             action, age = batch["history_action"][:, :used], batch["history_age"][:, :used]
             parts.append(self.history(history, action, age, candidate))
-        x = torch.cat(parts, dim=1)
-        deep = self.deep(x)
-        logits: Tensor = self.heads(deep if self.cross is None else torch.cat([self.cross(x), deep], dim=1))
-        if self.position_bias is not None:
-            logits = logits + self._bias_of(batch["position"])
-        return logits, row_penalty(fields, self.config.embedding_penalty)
+        return parts
 
     def _content(self, user: Tensor, item: Tensor) -> list[Tensor]:
         projected_user = self.user_content(user)
@@ -118,3 +155,11 @@ class EngagementModel(nn.Module):
         place = position.clamp(0, POSITIONS - 1)
         biased: Tensor = self.position_bias(place)
         return biased * (place > 1).unsqueeze(1).to(biased.dtype)
+
+
+def _rename_trunk(module: nn.Module, state: dict[str, Any], prefix: str, *_: Any) -> None:
+    """Runs of before there were trunks hold the layers of dcnv2 as the model's own."""
+    for key in list(state):
+        for part in ("cross.", "deep."):
+            if key.startswith(prefix + part):
+                state[f"{prefix}trunk.{key.removeprefix(prefix)}"] = state.pop(key)

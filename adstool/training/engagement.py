@@ -32,6 +32,9 @@ EDGE_SAMPLE = 200_000  # rows that the quantile edges of numeric columns rest on
 PRESETS: dict[str, dict[str, Any]] = {
     "small": {"average": 0.99, "cross_rank": 64},
     "base": {"hidden": (400, 400), "cross_layers": 3, "embedding_dim": 16},
+    "masknet": {"average": 0.99, "trunk": "masknet"},
+    "dhen": {"average": 0.99, "trunk": "dhen"},
+    "wukong": {"average": 0.99, "trunk": "wukong"},
     "dcnv2": {
         # The DCN-V2 that public CTR benchmarks train: 3 crosses beside an MLP of 400 x 3, 16 a field.
         "hidden": (400, 400, 400),
