@@ -61,6 +61,10 @@ def train(
     label: Annotated[str | None, typer.Option(help="The column of 0 and 1 to predict.")] = None,
     categorical: Annotated[str, typer.Option(help="Columns a,b of categories; else guessed.")] = "",
     numeric: Annotated[str, typer.Option(help="Columns c,d of numbers; else guessed.")] = "",
+    engine: Annotated[
+        str, typer.Option(help="local, or ray: engagement by workers of a Ray cluster.")
+    ] = "local",
+    workers: Annotated[int | None, typer.Option(min=1, help="Of Ray; else a worker a CPU.")] = None,
 ) -> None:
     """Train a model from the warehouse, or engagement on a flat table (--train, --test, --label)."""
     if model not in MODELS:
@@ -68,10 +72,11 @@ def train(
     overrides = _pairs(settings_given or [])
     flat = _Flat(train_file, test_file, valid_file, label, _names(categorical), _names(numeric))
     flat.check(model)
+    runner = _runner(model, engine, workers)
     workspace, settings = open_workspace(context)
     from adstool.training.options import TrainOptions
 
-    options = TrainOptions(preset, overrides, epochs, batch_size, seed, resume)
+    options = TrainOptions(preset, overrides, epochs, batch_size, seed, resume, runner)
     if flat.given:
         payload = _train_flat(workspace, settings, options, flat)
     elif model == "clip":
@@ -112,6 +117,21 @@ class _Flat:
                 f"A flat table needs `train engagement` with {', '.join(missing or needed)}.",
                 "adstool train engagement --train FILE --test FILE --label COLUMN",
             )
+
+
+def _runner(model: str, engine: str, workers: int | None) -> Any:
+    """What trains instead of this process; None: nothing does."""
+    if engine not in ("local", "ray"):
+        raise UsageError(f"There is no engine '{engine}'.", "Engines: local, ray.")
+    if engine == "local":
+        if workers is not None:
+            raise UsageError("--workers are those of Ray.", "Add --engine ray.")
+        return None
+    if model != "engagement":
+        raise UsageError(f"--engine ray trains engagement, not {model}.", "Leave out --engine.")
+    from adstool.distributed.training import ray_runner
+
+    return ray_runner(workers)
 
 
 def _pairs(words: list[str]) -> dict[str, str]:

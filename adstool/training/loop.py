@@ -58,6 +58,27 @@ class Task(Protocol):
         ...
 
 
+class Cluster(Protocol):
+    """Several processes that train one model together, each on its share of every batch."""
+
+    @property
+    def first(self) -> bool:
+        """Whether this process writes the checkpoints."""
+        ...
+
+    def share(self, rows: Rows) -> Rows:
+        """The rows of a batch that this process takes."""
+        ...
+
+    def mean(self, value: float, weight: float) -> float:
+        """The weighted mean of the processes' values."""
+        ...
+
+    def average_gradients(self, model: nn.Module, weight: float) -> None:
+        """Replace the gradients by their weighted mean over the processes."""
+        ...
+
+
 @dataclass(frozen=True)
 class FitResult:
     """How training went; the model is left with the weights of the best epoch."""
@@ -79,14 +100,16 @@ def fit(
     run_dir: Path,
     fingerprint: str,
     resume: bool = True,
+    cluster: Cluster | None = None,
 ) -> FitResult:
     """Train until validation stops improving, and leave the best weights in the task's model.
 
     `fingerprint` stands for the data, the configuration and the seed: with a checkpoint of the same one in
     `run_dir`, training goes on from it and ends with the same bits as if it had never stopped. Raises
-    AdstoolError naming epoch and batch when the loss is no longer finite.
+    AdstoolError naming epoch and batch when the loss is no longer finite. With a `cluster`, this process is
+    one of several that do so together.
     """
-    fitting = _Fit(task, config, device, run_dir, fingerprint)
+    fitting = _Fit(task, config, device, run_dir, fingerprint, cluster)
     before = torch.get_num_threads()
     torch.set_num_threads(threads_for(fitting.dense, config.batch_size, before))
     try:
@@ -113,10 +136,16 @@ def threads_for(dense: list[nn.Parameter], batch_size: int, available: int) -> i
 
 class _Fit:
     def __init__(
-        self, task: Task, config: LoopConfig, device: Device, run_dir: Path, fingerprint: str
+        self,
+        task: Task,
+        config: LoopConfig,
+        device: Device,
+        run_dir: Path,
+        fingerprint: str,
+        cluster: Cluster | None,
     ) -> None:
         self.task, self.config, self.device = task, config, device
-        self.run_dir, self.fingerprint = run_dir, fingerprint
+        self.run_dir, self.fingerprint, self.cluster = run_dir, fingerprint, cluster
         self.model = task.model.to(device.torch)
         self.dense, self.optimizers = make_optimizers(self.model, config, device)
         self.progress = Progress()
@@ -163,6 +192,8 @@ class _Fit:
         return state.tensors.get("rng")
 
     def _save(self) -> None:
+        if self.cluster is not None and not self.cluster.first:
+            return
         tensors = {
             **pack("model", self.model.state_dict()),
             **pack("best", self.best),
@@ -181,7 +212,8 @@ class _Fit:
             yield partial(self._load, rows, (seed, epoch, step + 1))
 
     def _load(self, rows: Rows, stream: tuple[int, int, int]) -> tuple[Rows, Batch]:
-        return rows, self.task.load(rows, np.random.default_rng(stream))
+        share = rows if self.cluster is None else self.cluster.share(rows)
+        return rows, self.task.load(share, np.random.default_rng(stream))
 
     def _epoch(self, rng: Tensor | None, shown: Any) -> None:
         done, config = self.progress, self.config
@@ -215,6 +247,9 @@ class _Fit:
         with torch.autocast(self.device.name, dtype=torch.bfloat16, enabled=self.precision == "bf16"):
             loss = self.task.loss(batch)
         value = float(loss.detach())
+        share = len(rows) if self.cluster is None else len(self.cluster.share(rows))
+        if self.cluster is not None:
+            value = self.cluster.mean(value, share)
         if not math.isfinite(value):
             raise AdstoolError(
                 f"train {self.task.name}: the loss became {value} in epoch {self.progress.epoch + 1}, batch "
@@ -223,6 +258,8 @@ class _Fit:
                 "Lower the learning rate (--set learning_rate=...), or look for damaged numbers in the data.",
             )
         loss.backward()  # type: ignore[no-untyped-call]
+        if self.cluster is not None:
+            self.cluster.average_gradients(self.model, share)
         nn.utils.clip_grad_norm_(self.dense, self.config.clip)
         for optimizer in self.optimizers:
             optimizer.step()

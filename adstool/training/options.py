@@ -5,10 +5,30 @@ from __future__ import annotations
 import difflib
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
-from typing import Any, get_type_hints
+from typing import TYPE_CHECKING, Any, Protocol, get_type_hints
 
 from adstool.config import Settings
 from adstool.errors import UsageError
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from adstool.device import Device
+    from adstool.training.loop import FitResult, Task
+
+
+class Runner(Protocol):
+    """What fits a task as training.loop.fit does, elsewhere."""
+
+    def __call__(
+        self,
+        task: Task,
+        config: LoopConfig,
+        device: Device,
+        run_dir: Path,
+        fingerprint: str,
+        resume: bool = True,
+    ) -> FitResult: ...
 
 
 @dataclass(frozen=True)
@@ -21,6 +41,7 @@ class TrainOptions:
     batch_size: int | None = None
     seed: int | None = None
     resume: bool | None = None  # None: go on if nothing changed; True: say so when that fails; False: never
+    runner: Runner | None = None  # None: this process
 
 
 @dataclass(frozen=True)

@@ -54,7 +54,8 @@ def fit_run(
     task: Task, loop: LoopConfig, options: TrainOptions, run_dir: Path, fingerprint: str
 ) -> tuple[FitResult, Device]:
     """Fit in the run's folder, going on from its checkpoint when that is of the same run."""
-    device = training_device()
+    elsewhere = options.runner is not None
+    device = Device("cpu", "workers of Ray train on processors") if elsewhere else training_device()
     found = load_checkpoint(run_dir, fingerprint) is not None and options.resume is not False
     if not found:
         if options.resume:
@@ -62,7 +63,8 @@ def fit_run(
                 f"No unfinished run of {task.name} with this data, configuration and seed: from the start."
             )
         clear_run(run_dir)
-    return fit(task, loop, device, run_dir, fingerprint, resume=found), device
+    run = options.runner or fit
+    return run(task, loop, device, run_dir, fingerprint, resume=found), device
 
 
 def probability_metrics(

@@ -202,7 +202,8 @@ def test_train_and_calibrate_on_a_flat_table_as_a_process(tmp_path: Path) -> Non
         (("train", "engagement", "--train", "x.csv"), "--test, --label"),
         (("train", "retrieval", "--label", "y"), "train engagement"),
         (("train", "engagement", "--set", "dropout"), "KEY=VALUE"),
-        (("train", "engagement", "--engine", "ray"), "engine"),
+        (("train", "engagement", "--engine", "spark"), "no engine 'spark'"),
+        (("train", "retrieval", "--engine", "ray"), "not retrieval"),
         (("calibrate", "retrieval"), "no probabilities"),
     ],
 )
