@@ -6,7 +6,17 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from adstool.errors import UsageError
 from adstool.models.inputs import Batch, InputSpec
+
+PRIME = (1 << 31) - 1
+# Multipliers and shifts drawn once from 1 .. PRIME - 1: part of the format, since runs are read with them.
+HASHES = (
+    (1103515245, 374761393),
+    (1664525413, 668265263),
+    (1597334677, 1013904223),
+    (742938285, 950706376),
+)
 
 
 class FieldEmbedding(nn.Module):
@@ -17,11 +27,22 @@ class FieldEmbedding(nn.Module):
     Gradients are sparse: a step costs what the batch touches, whatever the table's size.
     """
 
-    def __init__(self, spec: InputSpec, dim: int, history_used: int = 0, id_dropout: float = 0.0) -> None:
+    def __init__(
+        self,
+        spec: InputSpec,
+        dim: int,
+        history_used: int = 0,
+        id_dropout: float = 0.0,
+        max_rows: int = 0,
+        hashes: int = 2,
+    ) -> None:
         """`history_used`: how many of the most recent history entries are embedded (0: none).
 
         `id_dropout`: the chance, in training, that a code is replaced by one of the unknown buckets, for
         columns large enough to hold ids; so that the buckets know what to say about ids never seen.
+        `max_rows`: the most rows the table may have (0: as many as there are values). A value of more values
+        than that is the sum of the rows that `hashes` hash functions give it (Svenstrup et al. 2017, without
+        weights): two values are alike only where all of their hashes are.
         """
         super().__init__()
         self.offsets: Tensor
@@ -44,8 +65,11 @@ class FieldEmbedding(nn.Module):
             )
             if self.history_used and spec.field(column) >= 0
         ]
-        self.table = nn.Embedding(max(self.rows, 1), dim, sparse=True)
-        nn.init.normal_(self.table.weight, std=0.05)
+        if not 1 <= hashes <= len(HASHES):
+            raise UsageError(f"hashes must be 1 to {len(HASHES)}, not {hashes}.", "Try --set hashes=2.")
+        self.hashes = hashes if 0 < max_rows < self.rows else 0
+        self.table = nn.Embedding(max_rows if self.hashes else max(self.rows, 1), dim, sparse=True)
+        nn.init.normal_(self.table.weight, std=0.05 / max(self.hashes, 1) ** 0.5)
 
     def forward(
         self, batch: Batch, columns: Tensor | None = None, with_history: bool = True
@@ -65,13 +89,38 @@ class FieldEmbedding(nn.Module):
         history_fields = self.history_fields if with_history else []
         for name, field in history_fields:
             parts.append(batch[name][:, : self.history_used] + self.offsets[field])
-        looked_up = self.table(torch.cat(parts, dim=1) if len(parts) > 1 else parts[0])
+        looked_up = self._look_up(torch.cat(parts, dim=1) if len(parts) > 1 else parts[0])
         if not history_fields:
             return looked_up, None
         # Split, not slices: its gradient is one concatenation.
         used = [self.history_used] * len(history_fields)
-        fields, *histories = looked_up.split([codes.shape[1], *used], dim=1)
+        fields, *histories = torch.split(looked_up, [codes.shape[1], *used], dim=1)
         return fields, histories[0] if len(histories) == 1 else histories[0] + histories[1]
+
+    def _look_up(self, values: Tensor) -> Tensor:
+        """Vectors [B, K, d] of values numbered 0 .. rows - 1, [B, K]."""
+        if not self.hashes:
+            looked_up: Tensor = self.table(values)
+            return looked_up
+        rows = torch.stack([self.hashed(values, index) for index in range(self.hashes)])
+        summed: Tensor = self.table(rows).sum(dim=0)
+        return summed
+
+    @property
+    def storage(self) -> str:
+        """How the table is kept, in words."""
+        if not self.hashes:
+            return f"in memory, a row for each of {self.rows:,} values"
+        held = f"{self.table.num_embeddings:,} rows"
+        return f"in memory, {held} for {self.rows:,} values by {self.hashes} hash functions"
+
+    def hashed(self, values: Tensor, index: int) -> Tensor:
+        """The rows that hash function `index` gives to values: ((a v + b) mod p) mod rows, p = 2^31 - 1.
+
+        Of a universal family (Carter and Wegman 1979); a v stays below 2^62.
+        """
+        multiplier, shift = HASHES[index]
+        return (values * multiplier + shift) % PRIME % self.table.num_embeddings
 
     def _forget(self, codes: Tensor, identifying: Tensor) -> Tensor:
         chosen = (torch.rand(codes.shape, device=codes.device) < self.id_dropout) & identifying

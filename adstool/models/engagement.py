@@ -30,6 +30,8 @@ class EngagementConfig(TrunkConfig):
     numeric_width: int = 32  # width of the layer over the bins
     history_used: int = 20  # most recent history entries that are read; 0: none
     embedding_penalty: float = 1e-3  # L2 on the embedding rows that a batch reads
+    max_rows: int = 0  # the most rows of the embedding table; more values than that share rows by hashing
+    hashes: int = 2  # rows that are summed for a value when they do, 1 to 4
     multitask: str = "shared"  # shared | mmoe: what the heads read
     experts: int = 4  # mmoe: experts
     expert_hidden: tuple[int, ...] = (64,)  # mmoe: widths of an expert
@@ -46,7 +48,9 @@ class EngagementModel(nn.Module):
         self.config = config
         spec = config.inputs
         dim = config.embedding_dim
-        self.embedding = FieldEmbedding(spec, dim, config.history_used, config.id_dropout)
+        self.embedding = FieldEmbedding(
+            spec, dim, config.history_used, config.id_dropout, config.max_rows, config.hashes
+        )
         width = self.embedding.fields * dim + len(spec.numeric)
         self.bins: PiecewiseLinear | None = None
         if config.numeric_bins and spec.numeric:

@@ -14,6 +14,7 @@ from adstool.config import Settings
 from adstool.models.engagement import EngagementConfig, EngagementModel
 from adstool.models.inputs import Batch, InputSpec, input_spec
 from adstool.models.layers import quantile_edges
+from adstool.progress import log
 from adstool.training.batches import Rows
 from adstool.training.data import Examples, base_rates, happened, load_training_data
 from adstool.training.losses import masked_bce
@@ -137,6 +138,8 @@ def train_examples(
     task_config = EngagementTaskConfig(**plan.task)
     model = build_engagement(spec, plan, examples)
     fingerprint = fingerprint_of(examples, model, plan.loop, task_config)
+    if model.embedding.hashes:
+        log.info(f"Embedding table: {model.embedding.storage}.")
     task = EngagementTask(name, model, examples, task_config)
     fitted, device = fit_run(task, plan.loop, options, run_dir, fingerprint)
     metrics = probability_metrics(model, examples, run_dir, surfaces)

@@ -114,6 +114,7 @@ def finish_run(
             "data": examples.fingerprint,
             "rows": rows,
             "parameters": parameters,
+            "embedding": str(getattr(getattr(model, "embedding", None), "storage", "none")),
             "device": device.name,
             "device_reason": device.reason,
             "precision": fitted.precision,
