@@ -194,4 +194,4 @@ def test_training_learns_what_there_is(tmp_path: Path) -> None:
     assert result.metrics["test"]["click"]["calibration"] / lucky == pytest.approx(1.0, abs=0.08)
 
 
-GOLDEN = {"train": [0.8399, 0.8369, 0.8311], "valid": [0.8249, 0.8219, 0.8171]}
+GOLDEN = {"train": [0.8367, 0.8337, 0.8269], "valid": [0.8222, 0.8192, 0.8137]}
