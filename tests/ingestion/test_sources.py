@@ -182,7 +182,7 @@ def test_a_line_with_too_few_values_is_refused_and_the_rest_is_kept(shop: Any, t
 def test_what_a_source_cannot_do_is_said(shop: Any, tmp_path: Path) -> None:
     with pytest.raises(UsageError, match="no source 'netflix'") as unknown:
         shop.ingest(tmp_path, source="netflix")
-    assert "movielens, taobao-ad" in unknown.value.hint
+    assert "movielens, sequences, taobao-ad" in unknown.value.hint
     with pytest.raises(DataError, match=r"neither u\.data nor a \.inter file"):
         shop.ingest(tmp_path, source="movielens")
     with pytest.raises(DataError, match=r"has no user_profile\.csv"):
@@ -195,3 +195,22 @@ def test_what_a_source_cannot_do_is_said(shop: Any, tmp_path: Path) -> None:
     (tmp_path / "taobao" / "raw_sample.csv").write_text("user,time_stamp,ad\n1,2,3\n")
     with pytest.raises(AdstoolError, match="has no column 'adgroup_id'"):
         shop.ingest(tmp_path / "taobao", source="taobao-ad")
+
+
+def test_sequences_keep_the_order_of_every_user(shop: Any, tmp_path: Path) -> None:
+    folder = tmp_path / "video"
+    folder.mkdir()
+    (folder / "Video.txt").write_text("7 b\n7 a\n8 a\n7 b\n8 \n")
+    counts = shop.counts(folder, source="sequences")
+    assert counts == {"pins": (3, 2, 0, 1), "events": (10, 8, 0, 2)}
+    clicks = "select user_id, item_id, ts from events where action = 'click' and user_id in ('7', '8')"
+    assert [(user, item, f"{ts:%m-%d}") for user, item, ts in shop.rows(f"{clicks} order by 1, 3")] == [
+        ("7", "b", "12-29"),
+        ("7", "a", "12-30"),
+        ("7", "b", "12-31"),
+        ("8", "a", "12-30"),
+    ]
+    assert shop.counts(folder, source="sequences")["events"][1] == 0
+    (folder / "Other.txt").write_text("1 a\n")
+    with pytest.raises(DataError, match=r"several: Other\.txt, Video\.txt"):
+        shop.counts(folder, source="sequences")

@@ -6,11 +6,12 @@ from pathlib import Path
 
 from adstool.errors import DataError, UsageError
 from adstool.ingestion.inputs import COMPRESSIONS, Input, recognise
-from adstool.ingestion.sources import avazu, criteo, movielens, taobao_ad
+from adstool.ingestion.sources import avazu, criteo, movielens, sequences, taobao_ad
 from adstool.ingestion.sources.base import Feed
 
 SOURCES = {
     "movielens": movielens.feeds,
+    "sequences": sequences.feeds,
     "taobao-ad": taobao_ad.feeds,
 }
 FLAT_SOURCES = {"criteo": criteo.feed, "avazu": avazu.feed}  # files, each into the flat table of that name
