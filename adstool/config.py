@@ -71,6 +71,7 @@ class FeatureSettings:
     item_type: str = "auto"  # auto | ad | pin: what is ranked; auto takes ads if any was shown
     half_life_days: tuple[float, ...] = (1.0, 14.0)  # decay of the counters
     content: bool = True  # vectors of pictures and texts as features and as a candidate source
+    knowledge: bool = False  # vectors of what `enrich` found out, beside them
     history_length: int = 50  # last engagements kept a user
     min_count: int = 5  # ids seen less often in training share the unknown buckets
     unknown_buckets: int = 16

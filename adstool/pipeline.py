@@ -203,6 +203,9 @@ def _inputs(job: Job, stage: Stage, recorded: dict[str, dict[str, str]]) -> dict
     if "semantic" in stage.needs:
         ids = job.workspace.current_run("semantic")
         parts["the semantic ids"] = ids.name if ids else ""
+    if "features" in stage.sections and job.settings.features.knowledge:
+        rows = job.connection.execute(load_sql("pipeline_knowledge")).fetchall()
+        parts["what enrich found"] = str(rows[0][0])
     if stage.artefact is not None:
         run = job.workspace.current_run(stage.artefact)
         if stage.name in ("calibrate", "quantize"):

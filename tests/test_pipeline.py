@@ -8,13 +8,17 @@ import signal
 import subprocess
 import sys
 import time
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 import pytest
 from support import cli_json, run_cli
 
-from adstool.pipeline import STAGES
+from adstool.config import FeatureSettings, Settings
+from adstool.pipeline import BY_NAME, STAGES, Job, check_stage, record
+from adstool.warehouse import open_warehouse
+from adstool.workspace import Workspace
 
 NAMES = [stage.name for stage in STAGES]
 
@@ -68,6 +72,23 @@ def test_a_setting_makes_only_its_stages_stale(demo_copy: Path) -> None:
     assert stale("[interests]\noffsite = false\n") == {"interests", "index", "evaluate", "report"}
     assert stale("[evaluation]\nbootstrap = 50\n") == {"evaluate", "report"}
     assert states(cli_json("run", "--only", "report", cwd=demo_copy)) == {"report": "done"}
+
+
+def test_what_enrich_finds_out_makes_models_stale_where_they_read_it(tmp_path: Path) -> None:
+    ws, chosen = Workspace(tmp_path), Settings(features=FeatureSettings(knowledge=True))
+    with ws.new_run("retrieval"):
+        pass
+    stage = BY_NAME["retrieval"]
+    with open_warehouse(ws, chosen) as con:
+        job = Job(ws, chosen, con)
+        record(job, stage.name, {}, datetime.now(UTC))
+        assert not check_stage(job, stage).stale
+        con.execute("insert into enrichments (item_type, item_id, payload) values ('ad', 'a', '{}')")
+        assert check_stage(job, stage).reason == "what enrich found changed"
+        without = Job(ws, Settings(), con)
+        record(without, stage.name, {}, datetime.now(UTC))
+        con.execute("insert into enrichments (item_type, item_id, payload) values ('ad', 'b', '{}')")
+        assert not check_stage(without, stage).stale
 
 
 def test_a_verb_done_by_hand_counts_as_done(demo_copy: Path) -> None:

@@ -171,6 +171,15 @@ class ItemTable:
         metadata = {**(table.schema.metadata or {}), _RUN: ids.run.encode()}
         return ItemTable(table.replace_schema_metadata(metadata), self.content)
 
+    def with_beside(self, vectors: np.ndarray) -> ItemTable:
+        """The same items with these vectors, float32 [n, D'], beside their content in one of unit length.
+
+        The cosine of two items that have both is the mean of the two cosines.
+        """
+        joined = np.concatenate([self.content, vectors], axis=1)
+        length = np.linalg.norm(joined, axis=1, keepdims=True)
+        return ItemTable(self.table, joined / np.where(length > 0, length, 1.0))
+
     def fingerprint(self) -> str:
         """A hash of the rows and of the vectors."""
         digest = hashlib.blake2b(digest_size=16)
@@ -209,24 +218,33 @@ def build_items(
     con: duckdb.DuckDBPyConnection,
     vectors: Mapping[str, tuple[list[str], np.ndarray]],
     semantic: SemanticIds | None = None,
+    knowledge: Mapping[str, tuple[list[str], np.ndarray]] | None = None,
 ) -> ItemTable:
     """All items of the catalogue with their content vectors and, given codebooks, their semantic ids.
 
     vectors: by item type ('ad', 'pin'), ids and float32 [m, D]; ids the catalogue does not know are left out.
+    knowledge: vectors of the same form to have beside them; semantic ids do not depend on it.
     Raises AdstoolError when the vectors of the two types differ in width.
     """
     table = con.sql(load_sql("features_items")).to_arrow_table()
+    bare = ItemTable(table, np.zeros((table.num_rows, 1), dtype=np.float32))
+    items = ItemTable(table, _by_row(bare, vectors))
+    if semantic is not None and any(ids for ids, _ in vectors.values()):
+        items = items.with_semantic_ids(semantic)
+    return items.with_beside(_by_row(items, knowledge)) if knowledge else items
+
+
+def _by_row(items: ItemTable, vectors: Mapping[str, tuple[list[str], np.ndarray]]) -> np.ndarray:
+    """The vectors of every item, float32 [n, D], zeros for one without; D = 1 where nobody has one."""
     widths = {array.shape[1] for ids, array in vectors.values() if len(ids)}
     if len(widths) > 1:
         raise AdstoolError(
             f"Ads and pins have vectors of different widths: {sorted(widths)}.",
             "Embed both with one model: adstool embed all",
         )
-    width = next(iter(widths), 1)
-    items = ItemTable(table, np.zeros((table.num_rows, width), dtype=np.float32))
+    found = np.zeros((len(items), next(iter(widths), 1)), dtype=np.float32)
     for item_type, (ids, array) in vectors.items():
-        if not ids:
-            continue
-        rows = items.rows(ids, item_type)
-        items.content[rows[rows >= 0]] = array[rows >= 0]
-    return items if semantic is None or not widths else items.with_semantic_ids(semantic)
+        if ids:
+            rows = items.rows(ids, item_type)
+            found[rows[rows >= 0]] = array[rows >= 0]
+    return found

@@ -78,6 +78,7 @@ def build_index(
     long as it holds. Raises AdstoolError when a tower is missing or there is nothing to rank.
     """
     from adstool.content.codebooks import load_semantic_ids
+    from adstool.content.enrichment.knowledge import feature_knowledge
     from adstool.content.vectors import feature_vectors
     from adstool.features.items import build_items
 
@@ -88,7 +89,8 @@ def build_index(
     share_encoders(*towers.values())
     spec = towers["retrieval"].encoder.spec
     # New items get their ids from the codebooks that the towers were trained with, whatever is newer.
-    items = build_items(con, feature_vectors(ws, settings), load_semantic_ids(ws, spec.semantic))
+    ids = load_semantic_ids(ws, spec.semantic)
+    items = build_items(con, feature_vectors(ws, settings), ids, feature_knowledge(ws, settings))
     state = ServingState.build(con, ws, settings, spec, items)
     state.save(run_dir / "state")
     corpus = encode_corpus(state, towers)

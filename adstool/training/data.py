@@ -62,11 +62,14 @@ def load_training_data(ws: Workspace, settings: Settings, con: duckdb.DuckDBPyCo
     Built or taken from the cache. Raises DataError when the log holds nothing to train on.
     """
     from adstool.content.codebooks import load_semantic_ids
+    from adstool.content.enrichment.knowledge import feature_knowledge
     from adstool.content.vectors import feature_vectors
     from adstool.features.dataset import build_dataset
     from adstool.features.items import build_items
 
-    items = build_items(con, feature_vectors(ws, settings), load_semantic_ids(ws))
+    items = build_items(
+        con, feature_vectors(ws, settings), load_semantic_ids(ws), feature_knowledge(ws, settings)
+    )
     dataset = build_dataset(con, ws, settings, items)
     for name in ("train", "valid", "test"):
         part = dataset.splits[name]

@@ -10,9 +10,10 @@ import numpy as np
 import pytest
 from support import cli_json
 
+from adstool.config import FeatureSettings, Settings
 from adstool.content.embedding import embed_items
 from adstool.content.enrichment.attributes_by_clip import enrich_by_clip
-from adstool.content.enrichment.knowledge import embed_knowledge, load_knowledge
+from adstool.content.enrichment.knowledge import embed_knowledge, feature_knowledge, load_knowledge
 from adstool.content.enrichment.prompts import ItemText
 from adstool.content.enrichment.schema import Attributes
 from adstool.content.enrichment.store import load_attributes
@@ -171,6 +172,8 @@ def test_the_shipped_vocabulary_is_whole() -> None:
 
 def test_knowledge_is_the_text_of_the_attributes_as_a_vector(embedded: Shop) -> None:
     assert load_knowledge(embedded.ws, "ad")[0] == []
+    wanted = Settings(features=FeatureSettings(knowledge=True))
+    assert [ids for ids, _ in feature_knowledge(embedded.ws, wanted).values()] == [[], []]
     enrich(embedded)
     made = embed_knowledge(embedded.ws, embedded.settings, embedded.con)
     known = load_attributes(embedded.con, "ad")
@@ -180,6 +183,8 @@ def test_knowledge_is_the_text_of_the_attributes_as_a_vector(embedded: Shop) -> 
     clip = load_active_clip(embedded.ws, embedded.settings)
     want = np.concatenate([clip.encode_texts([known[item_id].sentence()]) for item_id in ids])
     np.testing.assert_allclose(vectors, want, atol=1e-5)
+    assert feature_knowledge(embedded.ws, wanted)["ad"][0] == ids
+    assert feature_knowledge(embedded.ws, Settings()) == {}
     embedded.con.execute("delete from ads where ad_id = 'ad003'")
     assert embed_knowledge(embedded.ws, embedded.settings, embedded.con) == {"ad": 11, "pin": 4}
     assert "ad003" not in load_knowledge(embedded.ws, "ad")[0]

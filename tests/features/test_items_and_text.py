@@ -54,6 +54,21 @@ def test_content_goes_to_its_item_and_unknown_ids_are_left_out(built: Built) -> 
         build_items(built.con, {"ad": (ids, array), "pin": (["p0"], np.ones((1, 3), dtype=np.float32))})
 
 
+def test_the_cosine_with_knowledge_is_the_mean_of_both_and_ids_stay(built: Built) -> None:
+    plain = built.items
+    ids = plain.ids[:2]
+    sides = np.asarray([[0.6, 0.8], [1.0, 0.0]], dtype=np.float32)
+    items = build_items(built.con, vectors(built.con), semantic_ids(built.con), {"ad": (ids, sides)})
+    assert items.content.shape[1] == plain.content.shape[1] + 2
+    want = (plain.content[0] @ plain.content[1] + 0.6) / 2
+    assert items.content[0] @ items.content[1] == pytest.approx(want, abs=1e-6)
+    np.testing.assert_allclose(items.content[2, :-2], plain.content[2], atol=1e-6)  # nothing is known of it
+    np.testing.assert_array_equal(items.codes, plain.codes)
+    assert items.codes.shape[1] > 0
+    bare = build_items(built.con, {}, None, {"ad": (ids, sides)})
+    np.testing.assert_allclose(bare.content[0], [0.0, 0.6, 0.8], atol=1e-6)
+
+
 def test_a_saved_table_is_the_same_and_a_damaged_one_is_named(built: Built, tmp_path: Path) -> None:
     built.items.save(tmp_path)
     loaded = ItemTable.load(tmp_path)

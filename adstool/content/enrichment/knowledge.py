@@ -14,7 +14,7 @@ import pyarrow as pa
 from adstool.config import Settings
 from adstool.content.enrichment.store import load_attributes
 from adstool.content.search import load_active_clip
-from adstool.content.vectors import active_model, matrix, table_name
+from adstool.content.vectors import ITEM_TYPES, active_model, matrix, table_name
 from adstool.progress import bar, log
 from adstool.workspace import Workspace
 
@@ -74,6 +74,13 @@ def load_knowledge(ws: Workspace, item_type: str) -> tuple[list[str], np.ndarray
         return [], np.zeros((0, model.dim if model else 0), np.float32)
     table = table.sort_by("item_id")
     return table["item_id"].to_pylist(), matrix(table["vector"], model.dim)
+
+
+def feature_knowledge(ws: Workspace, settings: Settings) -> dict[str, tuple[list[str], np.ndarray]]:
+    """Ids and knowledge vectors by item type, which features have beside the content vectors; nothing unless
+    `[features] knowledge` and `content` are on."""
+    wanted = settings.features.knowledge and settings.features.content
+    return {kind: load_knowledge(ws, kind) for kind in ITEM_TYPES} if wanted else {}
 
 
 def _encode(clip: Any, texts: Sequence[str], batch: int) -> np.ndarray:
