@@ -15,6 +15,7 @@ from adstool.evaluation.charts import number
 from adstool.evaluation.page import Html, key_figures, paragraph, text
 from adstool.evaluation.results import read_results
 from adstool.evaluation.sections_data import data_section, models_section, quantization_section
+from adstool.evaluation.sections_interests import interests_section
 from adstool.evaluation.sections_quality import (
     engagement_section,
     funnel_section,
@@ -47,6 +48,7 @@ def write_report(
         ("data", "Data", data_section(con, settings)),
         ("models", "Models", models_section(ws)),
         ("semantic", "Semantic ids", semantic_section(ws)),
+        ("interests", "Interests", interests_section(settings, con, results.get("interests"))),
         ("engagement", "Engagement", engagement_section(results.get("engagement"))),
         ("retrieval", "Sources", retrieval_section(results.get("retrieval"))),
         ("lightweight", "Lightweight", lightweight_section(results.get("lightweight"))),
