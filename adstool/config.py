@@ -97,6 +97,22 @@ class InterestSettings:
 
 
 @dataclass(frozen=True)
+class ConversionSettings:
+    """Which conversions count, and which clicks and views of ads they are credited to."""
+
+    kinds: tuple[str, ...] = ()  # tasks of the conversion model; empty: every kind of the log, by frequency
+    # A week after a click and a day after a view: what the large platforms bid by. A longer window credits
+    # more slow conversions, but as much of the end of the log says nothing final.
+    click_window_hours: float = 168.0
+    view_window_hours: float = 24.0  # 0: no credit to views
+    report_window_hours: float = 24.0  # reports are waited for so much longer than a click window
+    attribution: str = "last_touch"  # last_touch | position (40 %, 20 %, 40 %) | linear
+    offline: bool = True  # false: conversions of channel offline are left out
+    default_value: float = 0.0  # money of a conversion whose log names none
+    max_value: float = 0.0  # money of one conversion counts up to this; 0: all of it
+
+
+@dataclass(frozen=True)
 class TrainingSettings:
     """Defaults of every `train` verb; --set key=value changes one."""
 
@@ -204,6 +220,7 @@ class Settings:
     semantic_ids: SemanticIdsSettings = field(default_factory=SemanticIdsSettings)
     features: FeatureSettings = field(default_factory=FeatureSettings)
     interests: InterestSettings = field(default_factory=InterestSettings)
+    conversion: ConversionSettings = field(default_factory=ConversionSettings)
     training: TrainingSettings = field(default_factory=TrainingSettings)
     funnel: FunnelSettings = field(default_factory=FunnelSettings)
     index: IndexSettings = field(default_factory=IndexSettings)
@@ -329,9 +346,14 @@ def _convert(name: str, value: Any, kind: Any, where: str) -> Any:
         if kind == tuple[float, ...]:
             parts = value.split(",") if isinstance(value, str) else value
             return tuple(float(part) for part in parts)
+        if kind == tuple[str, ...]:
+            parts = [part for part in value.split(",") if part] if isinstance(value, str) else value
+            if isinstance(parts, list) and all(isinstance(part, str) for part in parts):
+                return tuple(parts)
         raise ValueError
     except (TypeError, ValueError):
-        wanted = getattr(kind, "__name__", str(kind)) if kind != tuple[float, ...] else "list of numbers"
+        lists = {tuple[float, ...]: "list of numbers", tuple[str, ...]: "list of texts"}
+        wanted = lists[kind] if kind in lists else getattr(kind, "__name__", str(kind))
         raise AdstoolError(f"{where}: {name} = {value!r} is not a {wanted}.", f"Give a {wanted}.") from None
 
 

@@ -67,6 +67,7 @@ final as (
     select
         impression[2] as example,
         actions.action,
+        min(actions.ts) as first_ts,
         count(*) as events,
         sum(actions.value) as amount,
         count(actions.value) as valued

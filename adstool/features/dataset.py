@@ -2,10 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
-import json
-import os
-import shutil
 from collections.abc import Callable
 from dataclasses import asdict
 from functools import cached_property
@@ -16,17 +12,16 @@ import duckdb
 import numpy as np
 
 from adstool.config import Action, Settings
-from adstool.errors import AdstoolError
 from adstool.features.build import EXAMPLE_ARRAYS, materialise
+from adstool.features.cache import built_folder
 from adstool.features.corpus import corpus_type
 from adstool.features.encoder import FeatureEncoder
 from adstool.features.engagements import Engagements, History, read_history
 from adstool.features.items import ItemTable, mapped
-from adstool.features.spec import FeatureSpec, default_spec
+from adstool.features.spec import default_spec
 from adstool.features.users import UserTable
-from adstool.progress import log
 from adstool.warehouse import load_sql
-from adstool.workspace import Workspace, read_json, write_json
+from adstool.workspace import Workspace, read_json
 
 # The inputs of every model by name: of torch batches, of ONNX graphs and of the serving path alike.
 INPUTS = (
@@ -194,14 +189,9 @@ def build_dataset(
         "actions": [asdict(action) for action in settings.actions],
         "spec": spec.to_json(),
     }
-    fingerprint = hashlib.sha256(json.dumps(wanted, sort_keys=True).encode()).hexdigest()[:16]
-    home = ws.cache / "examples"
-    target = home / fingerprint
-    if not (target / "built.json").is_file():
-        _build(con, settings, spec, items, target, wanted)
-    for other in home.iterdir():
-        if other.name != fingerprint and not _being_built(other):
-            shutil.rmtree(other, ignore_errors=True)
+    target = built_folder(
+        ws.cache / "examples", wanted, lambda partial: materialise(con, settings, spec, items, partial)
+    )
     return Dataset(target, ItemTable.load(target), list(settings.actions))
 
 
@@ -209,42 +199,3 @@ def _semantic(settings: Settings, items: ItemTable) -> tuple[str, int]:
     """The run behind the columns of semantic ids and how many there are: none unless they are wanted."""
     wanted = max(0, min(settings.semantic_ids.features, items.codes.shape[1]))
     return (items.semantic, wanted) if wanted else ("", 0)
-
-
-def _build(
-    con: duckdb.DuckDBPyConnection,
-    settings: Settings,
-    spec: FeatureSpec,
-    items: ItemTable,
-    target: Path,
-    wanted: dict[str, Any],
-) -> None:
-    partial = target.with_name(f".building-{os.getpid()}")
-    shutil.rmtree(partial, ignore_errors=True)
-    partial.mkdir(parents=True)
-    log.info("Building the examples.")
-    try:
-        materialise(con, settings, spec, items, partial)
-        write_json(partial / "built.json", wanted)
-        shutil.rmtree(target, ignore_errors=True)  # only there when its built.json is not
-        os.replace(partial, target)
-    except OSError as error:
-        raise AdstoolError(
-            f"The examples could not be written to {target}: {error}", "Free some disk."
-        ) from None
-    finally:
-        shutil.rmtree(partial, ignore_errors=True)
-
-
-def _being_built(path: Path) -> bool:
-    """Whether a folder is the unfinished work of a process that still runs."""
-    owner = path.name.removeprefix(".building-")
-    if owner == path.name or not owner.isdigit():
-        return False
-    try:
-        os.kill(int(owner), 0)
-    except ProcessLookupError:
-        return False
-    except OSError:
-        return True  # it runs under another account
-    return True

@@ -30,6 +30,9 @@ _TABLES = (
     "feature_log",
     "feature_examples",
     "feature_history",
+    "conversion_clicks",
+    "conversion_counted",
+    "conversion_labels",
 )
 _VIEWS = ("feature_signals", "feature_probes")
 
@@ -93,18 +96,33 @@ class CodedLog:
 
 
 @contextmanager
+def coded_entities(
+    con: duckdb.DuckDBPyConnection, users: UserTable, items: ItemTable, surfaces: list[str], corpus: str
+) -> Iterator[None]:
+    """Users, items, advertisers and surfaces with their numbers as temporary tables, which are dropped, with
+    all that was made from them, at the end of the block."""
+    try:
+        _table(con, "feature_users", users.table.select(["number", "user_id"]))
+        _table(con, "feature_surfaces", _numbers(surfaces, "number", "surface"))
+        _table(con, "feature_items", _item_numbers(items, corpus))
+        _table(con, "feature_advertisers", _numbers(items.advertisers[1], "advertiser_no", "advertiser_id"))
+        yield
+    finally:
+        for view in _VIEWS:
+            con.execute(f"drop view if exists temp.{view}")
+        for table in _TABLES:
+            con.execute(f"drop table if exists temp.{table}")
+
+
+@contextmanager
 def coded_log(
     con: duckdb.DuckDBPyConnection, spec: FeatureSpec, items: ItemTable, until: int = FOREVER
 ) -> Iterator[CodedLog]:
     """The log strictly before `until` (microseconds UTC) as temporary tables, dropped at the end of the
     block."""
-    try:
-        users = UserTable(con.sql(load_sql("features_users"), params={"until": until}).to_arrow_table())
-        surfaces = con.sql(load_sql("features_surfaces")).to_arrow_table()
-        _table(con, "feature_users", users.table.select(["number", "user_id"]))
-        _table(con, "feature_surfaces", surfaces)
-        _table(con, "feature_items", _item_numbers(items, spec.corpus))
-        _table(con, "feature_advertisers", _numbers(items.advertisers[1], "advertiser_no", "advertiser_id"))
+    users = UserTable(con.sql(load_sql("features_users"), params={"until": until}).to_arrow_table())
+    surfaces = list(con.sql(load_sql("features_surfaces")).to_arrow_table().column("surface").to_pylist())
+    with coded_entities(con, users, items, surfaces, spec.corpus):
         parameters: dict[str, Any] = {"actions": list(spec.actions), "until": until}
         con.execute(f"create or replace temp table feature_log as {load_sql('features_log')}", parameters)
         bounds = con.execute("select coalesce(min(ts), 0), coalesce(max(ts), 0) from feature_log").fetchall()[
@@ -115,15 +133,9 @@ def coded_log(
             item=len(items),
             category=len(items.categories[1]),
             advertiser=len(items.advertisers[1]),
-            surface=surfaces.num_rows,
+            surface=len(surfaces),
         )
-        names = list(surfaces.column("surface").to_pylist())
-        yield CodedLog(con, spec, items, users, names, sizes, int(bounds[0]), int(bounds[1]))
-    finally:
-        for view in _VIEWS:
-            con.execute(f"drop view if exists temp.{view}")
-        for table in _TABLES:
-            con.execute(f"drop table if exists temp.{table}")
+        yield CodedLog(con, spec, items, users, surfaces, sizes, int(bounds[0]), int(bounds[1]))
 
 
 def _table(con: duckdb.DuckDBPyConnection, name: str, content: pa.Table) -> None:

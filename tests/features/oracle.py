@@ -136,6 +136,21 @@ class Oracle:
     def labels(self, examples: list[Record]) -> list[dict[str, list[float | None]]]:
         """By example, the values of every action attributed to it."""
         found: list[dict[str, list[float | None]]] = [{} for _ in examples]
+        for number, event in self.attributed(examples):
+            found[number].setdefault(event["action"], []).append(event["value"])
+        return found
+
+    def clicks(self, examples: list[Record]) -> dict[int, datetime]:
+        """The first click of every example that has one."""
+        found: dict[int, datetime] = {}
+        for number, event in self.attributed(examples):
+            if event["action"] == "click":
+                found[number] = min(event["ts"], found.get(number, event["ts"]))
+        return found
+
+    def attributed(self, examples: list[Record]) -> list[tuple[int, Record]]:
+        """Every action that belongs to an example, with the example's number."""
+        found: list[tuple[int, Record]] = []
         window = {a.name: a.window_hours for a in self.actions}
         for event in self.events:
             if event["action"] not in window:
@@ -151,7 +166,7 @@ class Oracle:
                 continue
             gap = (event["ts"] - examples[best]["ts"]).total_seconds() / 3600
             if gap <= window[event["action"]]:
-                found[best].setdefault(event["action"], []).append(event["value"])
+                found.append((best, event))
         return found
 
 
