@@ -1,0 +1,131 @@
+"""Losses over the entire space of impressions, and weights for conversions that are yet to be reported.
+
+Shapes: B rows, K kinds of conversion. A row is an impression as it was observed at some moment (see
+adstool.training.delay): `label` [B, K] is 1, 0, or nan where the row says nothing of the kind.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+SMALL = 1e-6
+
+
+@dataclass(frozen=True)
+class Observed:
+    """What a batch of observations says."""
+
+    clicked: Tensor  # [B], 1 or 0
+    first: Tensor  # [B], 1: the impression itself; 0: its conversion, taken in again when reported
+    label: Tensor  # [B, K]; nan where unknown, and wherever there is no click
+    weight: Tensor  # [B, K], detached: p(label) in the end over p(label) as observed
+    mass: Tensor  # [B, K], detached: expected observations a click; weight / mass sums to one click
+
+    @property
+    def known(self) -> Tensor:
+        """[B, K]: whether the row is a click that says something of the kind."""
+        return ~torch.isnan(self.label) & (self.clicked > 0).unsqueeze(1)
+
+    @property
+    def target(self) -> Tensor:
+        """The label with 0 where unknown."""
+        return torch.nan_to_num(self.label)
+
+    @property
+    def impressions(self) -> Tensor:
+        """How many impressions the batch holds, at least 1."""
+        return self.first.sum().clamp_min(1.0)
+
+
+def fnw_weights(label: Tensor, p: Tensor) -> tuple[Tensor, Tensor]:
+    """Weights and masses of fake negatives (Ktena et al. 2019, eq. 12), for labels [B, K] and p = p(y|x).
+
+    Every click enters as a negative at once, and again as a positive when it converts, so that of 1 + p
+    observations p are positive: positives weigh 1 + p, negatives (1 - p)(1 + p). `p` is detached here.
+    """
+    p = p.detach()
+    return torch.where(label > 0, 1.0 + p, (1.0 - p) * (1.0 + p)), 1.0 + p
+
+
+def es_dfm_weights(label: Tensor, p_late: Tensor, p_true_negative: Tensor) -> tuple[Tensor, Tensor]:
+    """Weights and masses under an elapsed time (Yang et al. 2021, eq. 12 to 15).
+
+    A click enters after a wait, positive if it has converted by then, and again as a positive when it
+    converts later. `p_late` = p(converts after the wait | x), `p_true_negative` = p(never converts | not
+    within the wait, x): positives weigh 1 + p_late, negatives (1 + p_late) p_true_negative. Detached here.
+    """
+    mass = 1.0 + p_late.detach()
+    return torch.where(label > 0, mass, mass * p_true_negative.detach()), mass
+
+
+def inverse_propensity(click_logit: Tensor, clip: float) -> Tensor:
+    """1 / p(click), at most `clip`, detached (Wang et al. 2022, section 3.2)."""
+    return (1.0 / torch.sigmoid(click_logit.detach()).clamp_min(SMALL)).clamp_max(clip)
+
+
+def click_loss(click_logit: Tensor, seen: Observed) -> Tensor:
+    """Cross entropy of clicks over the impressions."""
+    loss = functional.binary_cross_entropy_with_logits(click_logit, seen.clicked, reduction="none")
+    return (loss * seen.first).sum() / seen.impressions
+
+
+def ips_loss(click_logit: Tensor, cvr_logit: Tensor, seen: Observed, clip: float) -> Tensor:
+    """mean over impressions of o e / p(click) (ESCM2-IPS, Wang et al. 2022, eq. 8), summed over kinds.
+
+    The propensity enters once; o is the click.
+    """
+    error = functional.binary_cross_entropy_with_logits(cvr_logit, seen.target, reduction="none")
+    weight = seen.weight * seen.known * inverse_propensity(click_logit, clip).unsqueeze(1)
+    return (error * weight).sum() / seen.impressions
+
+
+def dr_loss(
+    click_logit: Tensor, cvr_logit: Tensor, imputed_logit: Tensor, seen: Observed, clip: float
+) -> Tensor:
+    """Doubly robust: mean of e^ + o (e - e^) / p, and the imputation's o (e - e^)^2 / p.
+
+    Wang et al. 2022, eq. 11. e^ is the cross entropy against an imputed probability of converting,
+    sigmoid(`imputed_logit`) (joint learning, Wang et al. 2019, eq. 8): so it moves the estimate of
+    impressions without a click, too.
+    """
+    inverse = inverse_propensity(click_logit, clip).unsqueeze(1)
+    weight = seen.weight / seen.mass * seen.known * inverse
+    error = functional.binary_cross_entropy_with_logits(cvr_logit, seen.target, reduction="none")
+    imputed = torch.sigmoid(imputed_logit)
+    guess = functional.binary_cross_entropy_with_logits(cvr_logit, imputed.detach(), reduction="none")
+    first = seen.first.unsqueeze(1)
+    robust = guess * first + weight * (error - guess)
+    learned = functional.binary_cross_entropy_with_logits(cvr_logit.detach(), imputed, reduction="none")
+    imputation = weight * (error.detach() - learned) ** 2
+    return (robust + imputation).sum() / seen.impressions
+
+
+def global_loss(click_logit: Tensor, cvr_logit: Tensor, seen: Observed) -> Tensor:
+    """Cross entropy of click and conversion over all impressions (ESMM, Ma et al. 2018, eq. 3), over kinds.
+
+    Clicks weigh weight / mass, so that all observations of a click count as one beside the other impressions.
+    """
+    log_p = functional.logsigmoid(click_logit).unsqueeze(1) + functional.logsigmoid(cvr_logit)
+    log_not = torch.log1p(-log_p.exp().clamp_max(1.0 - SMALL))
+    unclicked = ((1.0 - seen.clicked) * seen.first).unsqueeze(1)
+    weight = seen.weight / seen.mass * seen.known + unclicked
+    loss = -(seen.target * log_p + (1.0 - seen.target) * log_not)
+    return (loss * weight).sum() / seen.impressions
+
+
+def dfm_loss(cvr_logit: Tensor, rate: Tensor, seen: Observed, days: Tensor) -> Tensor:
+    """Exponential delays (Chapelle 2014, eq. 5 and 6), mean over impressions, summed over kinds.
+
+    `days` [B, K]: until the report where there is one, else since the click, inf where no conversion can come
+    any more. lambda = softplus(`rate`) a day; -ln p - ln lambda + lambda d, or -ln(1 - p + p exp(-lambda e)).
+    """
+    hazard = functional.softplus(rate) + SMALL
+    log_p, log_not = functional.logsigmoid(cvr_logit), functional.logsigmoid(-cvr_logit)
+    reported = -(log_p + hazard.log() - hazard * torch.where(seen.target > 0, days, 0.0))
+    waiting = -torch.logaddexp(log_not, log_p - hazard * days.clamp_max(1e4))
+    loss = torch.where(seen.target > 0, reported, waiting)
+    return (loss * seen.known).sum() / seen.impressions

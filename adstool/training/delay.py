@@ -1,0 +1,109 @@
+"""What is known of conversions at the training cut-off, and how each method samples it.
+
+A conversion reported later than the cut-off is not known, so recent clicks look worse than they are. Times
+are int64 microseconds UTC; a delay runs from the click to the report.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from adstool.errors import UsageError
+
+DAY = 86_400_000_000
+METHODS = ("none", "fnw", "es-dfm", "dfm", "oracle")
+
+
+@dataclass(frozen=True)
+class Clicks:
+    """The clicks of a split: `row` [n] of the examples, `ts` [n], `reported` [n, K] (max int64: never)."""
+
+    row: NDArray[np.int64]
+    ts: NDArray[np.int64]
+    reported: NDArray[np.int64]
+
+    def converted(self, horizon: int) -> NDArray[np.bool_]:
+        """[n, K]: whether a conversion is reported within `horizon` of the click, however late that is."""
+        return self.reported - self.ts[:, None] <= horizon
+
+    def part(self, chosen: NDArray[np.bool_]) -> Clicks:
+        """These clicks only."""
+        return Clicks(self.row[chosen], self.ts[chosen], self.reported[chosen])
+
+
+@dataclass(frozen=True)
+class Stream:
+    """Observations of clicks, a row each; a click may have several."""
+
+    row: NDArray[np.int64]  # [R], of the examples
+    first: NDArray[np.bool_]  # [R], false where a conversion is taken in again
+    label: NDArray[np.float32]  # [R, K], nan where the observation says nothing of the kind
+    corrected: NDArray[np.bool_]  # [R], whether weights of the method apply
+    days: NDArray[np.float32]  # [R, K], to the report or since the click; inf where all is known
+
+
+def observe(clicks: Clicks, cut: int, method: str, wait: int, horizon: int) -> Stream:
+    """The observations of `clicks` that `method` trains on at `cut`. Raises UsageError for an unknown method.
+
+    none and dfm: each click once with what is known of it. oracle: with what becomes known, for reference.
+    es-dfm and fnw: each click that is older than horizon + wait once, since all is known of it; beside these
+    a stream over the last `horizon` before the cut, ordered as the papers have it: a click is taken in `wait`
+    after it happened (fnw: at once, as a negative), and a conversion reported later is taken in again, as a
+    positive, whenever its click was. Both run over one span of time, so that in a steady log as many late
+    positives come in from clicks before the span as are still to come from clicks in it; sampling only the
+    clicks of the span would miss those and leave recent clicks too low.
+    """
+    if method not in METHODS:
+        raise UsageError(f"delay is {method!r}; it can be {', '.join(METHODS)}.", "Choose one.")
+    delay = clicks.reported - clicks.ts[:, None]
+    final = clicks.converted(horizon)
+    n, kinds = clicks.reported.shape
+    if method == "oracle":
+        known = np.full((n, kinds), np.inf, dtype=np.float32)
+        return _once(clicks, final.astype(np.float32), np.zeros(n, dtype=bool), known)
+    if method in ("none", "dfm"):
+        told = final & (clicks.reported <= cut)
+        age = np.repeat((cut - clicks.ts)[:, None], kinds, axis=1)
+        days = np.where(told, delay, age).clip(0) / DAY
+        days[~told & (age >= horizon)] = np.inf
+        return _once(clicks, told.astype(np.float32), np.zeros(n, dtype=bool), days.astype(np.float32))
+    return _stream(clicks, delay, final, cut, 0 if method == "fnw" else wait, horizon)
+
+
+def matured(clicks: Clicks, cut: int, wait: int, horizon: int) -> NDArray[np.bool_]:
+    """[n]: the clicks of which all is known a wait before the cut; what auxiliary models learn from."""
+    return np.asarray(clicks.ts <= cut - horizon - wait)
+
+
+def _stream(
+    clicks: Clicks,
+    delay: NDArray[np.int64],
+    final: NDArray[np.bool_],
+    cut: int,
+    wait: int,
+    horizon: int,
+) -> Stream:
+    old = matured(clicks, cut, wait, horizon)
+    soon = delay <= wait
+    label = np.where(old[:, None], final, soon).astype(np.float32)
+    label[clicks.ts > cut - wait] = np.nan  # not yet taken in
+    again, kind = np.nonzero(final & ~soon & (clicks.reported <= cut) & (clicks.reported > cut - horizon))
+    late = np.full((len(again), label.shape[1]), np.nan, dtype=np.float32)
+    late[np.arange(len(again)), kind] = 1.0
+    label = np.concatenate([label, late])
+    return Stream(
+        row=np.concatenate([clicks.row, clicks.row[again]]),
+        first=np.r_[np.ones(len(clicks.row), dtype=bool), np.zeros(len(again), dtype=bool)],
+        label=label,
+        corrected=np.r_[~old, np.ones(len(again), dtype=bool)],
+        days=np.full(label.shape, np.inf, dtype=np.float32),
+    )
+
+
+def _once(
+    clicks: Clicks, label: NDArray[np.float32], corrected: NDArray[np.bool_], days: NDArray[np.float32]
+) -> Stream:
+    return Stream(clicks.row, np.ones(len(clicks.row), dtype=bool), label, corrected, days)
