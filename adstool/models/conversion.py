@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
 
+from adstool.errors import UsageError
 from adstool.models.engagement import POSITIONS, EngagementConfig, EngagementModel
 from adstool.models.inputs import Batch
-from adstool.models.layers import Mlp
+from adstool.models.multitask import TaskHeads
 
 
 @dataclass(frozen=True)
@@ -19,46 +19,40 @@ class ConversionConfig(EngagementConfig):
 
     outputs: tuple[str, ...] = ()  # served logits: click, then a kind of conversion each
     aside: tuple[str, ...] = ()  # outputs that only training reads: imputed labels, rates of delay
-    tower: tuple[int, ...] = (32,)  # widths of each output's own layers over the shared trunk
-
-
-class Towers(nn.Module):
-    """An MLP of its own for every output: [B, inputs] -> [B, outputs]."""
-
-    def __init__(self, inputs: int, outputs: int, hidden: Sequence[int], dropout: float) -> None:
-        super().__init__()
-        self.towers = nn.ModuleList(Mlp(inputs, hidden, dropout) for _ in range(outputs))
-        self.last = nn.ModuleList(nn.Linear(hidden[-1] if hidden else inputs, 1) for _ in range(outputs))
-        self.bias = nn.Parameter(torch.zeros(outputs))
-        for layer in self.last:
-            assert isinstance(layer, nn.Linear)
-            nn.init.normal_(layer.weight, std=0.01)
-            nn.init.zeros_(layer.bias)
-
-    def forward(self, x: Tensor) -> Tensor:
-        """One logit an output."""
-        logits = [last(tower(x)) for tower, last in zip(self.towers, self.last, strict=True)]
-        return torch.cat(logits, dim=1) + self.bias
+    tower_hidden: tuple[int, ...] = (32,)  # widths of each output's own tower over the shared trunk
 
 
 class ConversionModel(EngagementModel):
     """Logits of a click and, given a click, of each kind of conversion.
 
     p(click and conversion of kind k) = sigmoid(logit 0) * sigmoid(logit k): the entire-space decomposition of
-    ESMM (Ma et al. 2018, eq. 1). Kinds do not exclude each other.
+    ESMM (Ma et al. 2018, eq. 1). Kinds do not exclude each other. Raises UsageError without a kind, or with
+    surface_towers, which are the engagement ranker's.
     """
 
     config: ConversionConfig
 
     def __init__(self, config: ConversionConfig) -> None:
+        if len(config.outputs) < 2:
+            raise UsageError(f"outputs is {config.outputs}: a click and at least one kind of conversion.")
+        if config.surface_towers:
+            raise UsageError("The conversion model has no surface towers.", "--set surface_towers=false")
         super().__init__(config)
-        every = len(config.outputs) + len(config.aside)
-        shared: nn.Module = self.heads
-        assert isinstance(shared, nn.Linear)
-        self.heads = Towers(shared.in_features, every, config.tower, config.dropout)  # type: ignore[assignment]
         if self.position_bias is not None:
-            self.position_bias = nn.Embedding(POSITIONS, every)
+            self.position_bias = nn.Embedding(POSITIONS, len(config.outputs) + len(config.aside))
             nn.init.zeros_(self.position_bias.weight)
+
+    def _build_heads(self, inputs: int) -> TaskHeads:
+        config = self.config
+        return TaskHeads(
+            inputs,
+            len(config.outputs) + len(config.aside),
+            multitask=config.multitask,
+            experts=config.experts,
+            expert_hidden=config.expert_hidden,
+            tower_hidden=config.tower_hidden,
+            dropout=config.dropout,
+        )
 
     @property
     def output_names(self) -> tuple[str, ...]:
@@ -71,6 +65,5 @@ class ConversionModel(EngagementModel):
 
     @torch.no_grad()
     def set_biases(self, rates: Tensor) -> None:
-        """Start the first outputs at these probabilities."""
-        assert isinstance(self.heads, Towers)
+        """Start the first outputs at these probabilities, each within (0, 1)."""
         self.heads.bias[: len(rates)] = torch.logit(rates.float())

@@ -12,6 +12,7 @@ from safetensors.torch import load_file, save_file
 from torch import nn
 
 from adstool.errors import AdstoolError
+from adstool.models.conversion import ConversionConfig, ConversionModel
 from adstool.models.engagement import EngagementConfig, EngagementModel
 from adstool.models.inputs import config_to_json, spec_from_json
 from adstool.models.two_tower import TwoTower, TwoTowerConfig
@@ -32,6 +33,7 @@ class Kind:
 KINDS: dict[str, Kind] = {
     "two_tower": Kind(TwoTowerConfig, TwoTower),
     "engagement": Kind(EngagementConfig, EngagementModel),
+    "conversion": Kind(ConversionConfig, ConversionModel),
 }
 
 
