@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from adstool.errors import UsageError
 
 DAY = 86_400_000_000
+MOST = 10.0  # conversions that one taken in again stands for, at most
 METHODS = ("none", "fnw", "es-dfm", "dfm", "oracle")
 
 
@@ -43,6 +44,7 @@ class Stream:
     label: NDArray[np.float32]  # [R, K], nan where the observation says nothing of the kind
     corrected: NDArray[np.bool_]  # [R], whether weights of the method apply
     days: NDArray[np.float32]  # [R, K], to the report or since the click; inf where all is known
+    repeat: NDArray[np.float32]  # [R], of one taken in again: traffic then by traffic at its click
 
 
 def observe(clicks: Clicks, cut: int, method: str, wait: int, horizon: int) -> Stream:
@@ -52,9 +54,10 @@ def observe(clicks: Clicks, cut: int, method: str, wait: int, horizon: int) -> S
     es-dfm and fnw: each click that is older than horizon + wait once, since all is known of it; beside these
     a stream over the last `horizon` before the cut, ordered as the papers have it: a click is taken in `wait`
     after it happened (fnw: at once, as a negative), and a conversion reported later is taken in again, as a
-    positive, whenever its click was. Both run over one span of time, so that in a steady log as many late
-    positives come in from clicks before the span as are still to come from clicks in it; sampling only the
-    clicks of the span would miss those and leave recent clicks too low.
+    positive, whenever its click was. Both run over one span of time, so that as many late positives come in
+    from clicks before the span as are still to come from clicks in it; sampling only the clicks of the span
+    would miss those and leave recent clicks too low. That balance holds where traffic is steady: `repeat`
+    restores it where traffic grows or shrinks.
     """
     if method not in METHODS:
         raise UsageError(f"delay is {method!r}; it can be {', '.join(METHODS)}.", "Choose one.")
@@ -100,10 +103,38 @@ def _stream(
         label=label,
         corrected=np.r_[~old, np.ones(len(again), dtype=bool)],
         days=np.full(label.shape, np.inf, dtype=np.float32),
+        repeat=np.r_[np.ones(len(clicks.row)), _growth(clicks, again, kind, wait)].astype(np.float32),
     )
+
+
+def _growth(
+    clicks: Clicks, again: NDArray[np.int64], kind: NDArray[np.int64], wait: int
+) -> NDArray[np.float64]:
+    """Clicks of the day around the one that was taken in when a conversion was reported, by clicks of the day
+    around its own click.
+
+    A late positive stands for those still to come from the clicks taken in at its time: there are
+    n(report - wait) of these for every n(click) that it came from.
+    """
+    ts = np.sort(clicks.ts)
+
+    def traffic(moment: NDArray[np.int64]) -> NDArray[np.float64]:
+        low, high = (
+            np.searchsorted(ts, moment - DAY // 2),
+            np.searchsorted(ts, moment + DAY // 2, side="right"),
+        )
+        # At an end of the log, part of the day is missing.
+        seen = np.minimum(moment + DAY // 2, ts[-1]) - np.maximum(moment - DAY // 2, ts[0])
+        return np.asarray((high - low) / np.maximum(seen, DAY // 8))
+
+    if not len(again):
+        return np.ones(0)
+    now = traffic(clicks.reported[again, kind] - wait)
+    return np.asarray((now / np.maximum(traffic(clicks.ts[again]), 1e-12)).clip(1 / MOST, MOST))
 
 
 def _once(
     clicks: Clicks, label: NDArray[np.float32], corrected: NDArray[np.bool_], days: NDArray[np.float32]
 ) -> Stream:
-    return Stream(clicks.row, np.ones(len(clicks.row), dtype=bool), label, corrected, days)
+    n = len(clicks.row)
+    return Stream(clicks.row, np.ones(n, dtype=bool), label, corrected, days, np.ones(n, dtype=np.float32))

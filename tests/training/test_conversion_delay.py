@@ -25,7 +25,20 @@ def clicks() -> Clicks:
     return Clicks(np.arange(n), ts, reported[:, None])
 
 
-def weighted_rate(clicks: Clicks, method: str) -> float:
+@pytest.fixture(scope="module")
+def growing() -> Clicks:
+    """28 days whose traffic grows to four times what it was at first, and has a rhythm of days."""
+    rng = np.random.default_rng(8)
+    n, days = 120_000, 28.0
+    when = np.sqrt(rng.uniform(1 / 16, 1.0, n)) * days  # the density rises with the day
+    when = when[rng.random(n) < 0.6 + 0.4 * np.sin(2 * np.pi * when)] / days
+    ts = np.sort(CUT - ((1.0 - when) * days * DAY).astype(np.int64))
+    delay = np.minimum(rng.exponential(MEAN_DAYS * DAY, len(ts)), HORIZON).astype(np.int64)
+    reported = np.where(rng.random(len(ts)) < RATE, ts + delay, NEVER)
+    return Clicks(np.arange(len(ts)), ts, reported[:, None])
+
+
+def weighted_rate(clicks: Clicks, method: str, repeated: bool = True) -> float:
     """The rate that minimises the weighted cross entropy of the stream, with the true p of the weights."""
     stream = observe(clicks, CUT, method, WAIT, HORIZON)
     label = torch.from_numpy(stream.label)
@@ -38,6 +51,8 @@ def weighted_rate(clicks: Clicks, method: str) -> float:
     else:
         weight = torch.ones_like(label)
     weight = torch.where(torch.from_numpy(stream.corrected)[:, None], weight, 1.0)
+    if repeated:
+        weight = weight * torch.from_numpy(stream.repeat)[:, None]
     known = ~torch.isnan(label)
     return float((weight * label)[known].sum() / weight[known].sum())
 
@@ -45,6 +60,12 @@ def weighted_rate(clicks: Clicks, method: str) -> float:
 @pytest.mark.parametrize("method", ["fnw", "es-dfm", "oracle"])
 def test_the_stream_weighted_gives_the_final_rate(clicks: Clicks, method: str) -> None:
     assert weighted_rate(clicks, method) == pytest.approx(RATE, rel=0.02)
+
+
+@pytest.mark.parametrize("method", ["fnw", "es-dfm"])
+def test_growing_traffic_is_allowed_for(growing: Clicks, method: str) -> None:
+    assert weighted_rate(growing, method, repeated=False) < RATE * 0.97
+    assert weighted_rate(growing, method) == pytest.approx(RATE, rel=0.02)
 
 
 def test_labels_as_they_are_known_at_the_cut_are_too_low(clicks: Clicks) -> None:
