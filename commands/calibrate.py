@@ -11,7 +11,8 @@ from adstool.commands._context import open_workspace
 from adstool.commands._output import emit, next_verb, table
 from adstool.errors import UsageError
 
-MODELS = ("engagement", "lightweight", "flat")
+MODELS = ("engagement", "lightweight", "conversion", "flat")
+NEXT = {"flat": "adstool models", "conversion": "adstool models"}
 MADE_BY = {"flat": "train engagement --train FILE --test FILE --label COLUMN"}
 
 
@@ -22,7 +23,7 @@ def register(app: typer.Typer) -> None:
 
 def calibrate(
     context: typer.Context,
-    model: Annotated[str, typer.Argument(help="engagement, lightweight or flat.")],
+    model: Annotated[str, typer.Argument(help="engagement, lightweight, conversion or flat.")],
 ) -> None:
     """Calibrate a model's probabilities, overall and a surface."""
     if model not in MODELS:
@@ -44,7 +45,7 @@ def calibrate(
         return
     columns = ["head", "curve", "NE before", "after", "log loss before", "after", "ratio before", "after"]
     table(context, columns, [_row(head, result) for head in result["before"]], "On the test split")
-    next_verb(context, f"adstool quantize {model}" if model != "flat" else "adstool models")
+    next_verb(context, NEXT.get(model, f"adstool quantize {model}"))
 
 
 def _row(head: str, result: dict[str, Any]) -> tuple[Any, ...]:

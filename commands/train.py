@@ -17,13 +17,14 @@ if TYPE_CHECKING:
     from adstool.config import Settings
     from adstool.workspace import Workspace
 
-MODELS = ("clip", "semantic", "retrieval", "lightweight", "engagement")
+MODELS = ("clip", "semantic", "retrieval", "lightweight", "engagement", "conversion")
 NEXT = {
     "clip": "adstool embed --model clip@current",
     "semantic": "adstool train retrieval",
     "retrieval": "adstool train lightweight",
     "lightweight": "adstool train engagement",
     "engagement": "adstool calibrate engagement",
+    "conversion": "adstool calibrate conversion",
     "flat": "adstool calibrate flat",
 }
 
@@ -35,7 +36,9 @@ def register(app: typer.Typer) -> None:
 
 def train(
     context: typer.Context,
-    model: Annotated[str, typer.Argument(help="clip, semantic, retrieval, lightweight or engagement.")],
+    model: Annotated[
+        str, typer.Argument(help="clip, semantic, retrieval, lightweight, engagement or conversion.")
+    ],
     preset: Annotated[str, typer.Option(help="A named set of sizes; the first is the default.")] = "",
     settings_given: Annotated[
         list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Change one setting of the model.")
@@ -65,11 +68,18 @@ def train(
         str, typer.Option(help="local, or ray: engagement by workers of a Ray cluster.")
     ] = "local",
     workers: Annotated[int | None, typer.Option(min=1, help="Of Ray; else a worker a CPU.")] = None,
+    delay: Annotated[
+        str | None,
+        typer.Option(help="conversion: es-dfm, fnw, dfm or none, for conversions yet to be reported."),
+    ] = None,
+    loss: Annotated[
+        str | None, typer.Option(help="conversion: escm2-ips, escm2-dr, esmm, or clicks for those alone.")
+    ] = None,
 ) -> None:
     """Train a model from the warehouse, or engagement on a flat table (--train, --test, --label)."""
     if model not in MODELS:
         raise UsageError(f"There is no model '{model}' to train.", f"Models: {', '.join(MODELS)}.")
-    overrides = _pairs(settings_given or [])
+    overrides = _pairs(settings_given or []) | _of_conversion(model, delay=delay, loss=loss)
     flat = _Flat(train_file, test_file, valid_file, label, _names(categorical), _names(numeric))
     flat.check(model)
     runner = _runner(model, engine, workers)
@@ -142,6 +152,16 @@ def _pairs(words: list[str]) -> dict[str, str]:
             raise UsageError(f"--set {word}: write KEY=VALUE.", "For example --set dropout=0.2")
         pairs[key.strip()] = value.strip()
     return pairs
+
+
+def _of_conversion(model: str, **given: str | None) -> dict[str, str]:
+    """The options of `train conversion` that were written, as settings."""
+    written = {name: value for name, value in given.items() if value is not None}
+    if written and model != "conversion":
+        raise UsageError(
+            f"--{next(iter(written))} is of `train conversion`, not of {model}.", "Leave it out."
+        )
+    return written
 
 
 def _names(text: str) -> tuple[str, ...]:
@@ -289,7 +309,7 @@ def _show(context: typer.Context, payload: dict[str, Any]) -> None:
     nested = bool(test) and all(isinstance(value, dict) for value in test.values())
     if nested:
         names = list(next(iter(test.values())))
-        rows = [(head, *(figures[name] for name in names)) for head, figures in test.items()]
+        rows = [(head, *(figures.get(name) for name in names)) for head, figures in test.items()]
         table(context, ["test", *names], rows)
     else:
         table(context, ["", "valid", "test"], _figures(valid, test))

@@ -275,7 +275,7 @@ def calibrate_run(run_dir: Path) -> dict[str, Any]:
         raise DataError(
             f"{path} cannot be read ({error}): {run_dir.parent.name} is no model of probabilities, or its "
             "run is damaged.",
-            "Calibrate engagement, lightweight or flat; or train it again.",
+            "Calibrate engagement, lightweight, conversion or flat; or train it again.",
         ) from None
     names = tuple(read_json(run_dir / "config.json")["outputs"])
     fitted = fit_calibration(names, valid, held["valid_labels"], held.get("valid_surface"))
@@ -283,8 +283,11 @@ def calibrate_run(run_dir: Path) -> dict[str, Any]:
     before = sigmoid(test)
     after = fitted.apply(before, held.get("test_surface"))
     labels = held["test_labels"]
+    known = ~np.isnan(labels).all(axis=0)  # the money of a conversion is no probability that could be judged
+    judged = tuple(name for name, is_known in zip(names, known, strict=True) if is_known)
+    curves = {name: head.curve.kind for name, head in zip(names, fitted.heads, strict=True)}
     return {
-        "before": head_metrics(labels, before, names),
-        "after": head_metrics(labels, after, names),
-        "curves": {name: head.curve.kind for name, head in zip(names, fitted.heads, strict=True)},
+        "before": head_metrics(labels[:, known], before[:, known], judged),
+        "after": head_metrics(labels[:, known], after[:, known], judged),
+        "curves": {name: curves[name] for name in judged},
     }

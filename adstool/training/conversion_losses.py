@@ -21,6 +21,7 @@ class Observed:
 
     clicked: Tensor  # [B], 1 or 0
     first: Tensor  # [B], 1: the impression itself; 0: its conversion, taken in again when reported
+    entered: Tensor  # [B], 0 for impressions too recent to say anything of conversions
     label: Tensor  # [B, K]; nan where unknown, and wherever there is no click
     weight: Tensor  # [B, K], detached: p(label) in the end over p(label) as observed
     mass: Tensor  # [B, K], detached: expected observations a click; weight / mass sums to one click
@@ -62,6 +63,32 @@ def es_dfm_weights(label: Tensor, p_late: Tensor, p_true_negative: Tensor) -> tu
     return torch.where(label > 0, mass, mass * p_true_negative.detach()), mass
 
 
+def delay_weights(
+    method: str,
+    cvr_logit: Tensor,
+    late_logit: Tensor | None,
+    label: Tensor,
+    corrected: Tensor,
+    repeat: Tensor,
+) -> tuple[Tensor, Tensor]:
+    """Weights and masses [B, K] of `method` where `corrected` [B], else 1; times `repeat` [B].
+
+    es-dfm reads p(late | converts) = sigmoid(`late_logit`) [B, K] of the auxiliary output beside the model's
+    own p: p_late = p p(late | converts), and p(never | not within the wait) = (1 - p) / (1 - p + p_late).
+    """
+    p = torch.sigmoid(cvr_logit.detach())
+    one = torch.ones_like(p)
+    weight, mass = one, one
+    if method == "fnw":
+        weight, mass = fnw_weights(label, p)
+    elif method == "es-dfm":
+        assert late_logit is not None
+        p_late = p * torch.sigmoid(late_logit.detach())
+        weight, mass = es_dfm_weights(label, p_late, (1.0 - p) / (1.0 - p + p_late))
+    applies = corrected.unsqueeze(1) > 0
+    return torch.where(applies, weight, one) * repeat.unsqueeze(1), torch.where(applies, mass, one)
+
+
 def inverse_propensity(click_logit: Tensor, clip: float) -> Tensor:
     """1 / p(click), at most `clip`, detached (Wang et al. 2022, section 3.2)."""
     return (1.0 / torch.sigmoid(click_logit.detach()).clamp_min(SMALL)).clamp_max(clip)
@@ -83,6 +110,36 @@ def ips_loss(click_logit: Tensor, cvr_logit: Tensor, seen: Observed, clip: float
     return (error * weight).sum() / seen.impressions
 
 
+def plain_loss(cvr_logit: Tensor, seen: Observed) -> Tensor:
+    """Cross entropy of conversions over the clicks of the batch, summed over kinds."""
+    error = functional.binary_cross_entropy_with_logits(cvr_logit, seen.target, reduction="none")
+    return (error * seen.weight * seen.known).sum() / (seen.first * seen.clicked).sum().clamp_min(1.0)
+
+
+def late_loss(late_logit: Tensor, late: Tensor) -> Tensor:
+    """Mean cross entropy of coming after the wait, [B, K], nan where it is not known."""
+    known = ~torch.isnan(late)
+    target = torch.nan_to_num(late)
+    error = functional.binary_cross_entropy_with_logits(late_logit, target, reduction="none")
+    return (error * known).sum() / known.sum().clamp_min(1.0)
+
+
+def value_loss(logit: Tensor, value: Tensor, kind: str) -> Tensor:
+    """Loss of money [B, K] a conversion, nan where there is none, in units of its scale, as exp(`logit`).
+
+    tweedie: the deviance of compound Poisson-gamma of power 1.5 (Jorgensen 1987), up to a constant; money may
+    be 0, and its mean is learned as it is. lognormal: squared error of logarithms, of money above 0.
+    """
+    known = ~torch.isnan(value)
+    money = torch.nan_to_num(value)
+    if kind == "lognormal":
+        known = known & (money > 0)
+        error = 0.5 * (logit - money.clamp_min(SMALL).log()) ** 2
+    else:
+        error = 2.0 * money * torch.exp(-0.5 * logit) + 2.0 * torch.exp(0.5 * logit)
+    return torch.where(known, error, 0.0).sum() / known.sum().clamp_min(1.0)
+
+
 def dr_loss(
     click_logit: Tensor, cvr_logit: Tensor, imputed_logit: Tensor, seen: Observed, clip: float
 ) -> Tensor:
@@ -97,7 +154,7 @@ def dr_loss(
     error = functional.binary_cross_entropy_with_logits(cvr_logit, seen.target, reduction="none")
     imputed = torch.sigmoid(imputed_logit)
     guess = functional.binary_cross_entropy_with_logits(cvr_logit, imputed.detach(), reduction="none")
-    first = seen.first.unsqueeze(1)
+    first = (seen.first * seen.entered).unsqueeze(1)
     robust = guess * first + weight * (error - guess)
     learned = functional.binary_cross_entropy_with_logits(cvr_logit.detach(), imputed, reduction="none")
     imputation = weight * (error.detach() - learned) ** 2
@@ -111,7 +168,7 @@ def global_loss(click_logit: Tensor, cvr_logit: Tensor, seen: Observed) -> Tenso
     """
     log_p = functional.logsigmoid(click_logit).unsqueeze(1) + functional.logsigmoid(cvr_logit)
     log_not = torch.log1p(-log_p.exp().clamp_max(1.0 - SMALL))
-    unclicked = ((1.0 - seen.clicked) * seen.first).unsqueeze(1)
+    unclicked = ((1.0 - seen.clicked) * seen.first * seen.entered).unsqueeze(1)
     weight = seen.weight / seen.mass * seen.known + unclicked
     loss = -(seen.target * log_p + (1.0 - seen.target) * log_not)
     return (loss * weight).sum() / seen.impressions

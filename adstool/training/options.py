@@ -109,6 +109,7 @@ class TrainResult:
 
 
 Preset = Mapping[str, Any]
+DERIVED = ("inputs", "outputs", "aside")  # keys of a model's config that follow from the data
 
 
 def make_plan(
@@ -127,7 +128,7 @@ def make_plan(
         raise UsageError(f"There is no preset '{name}'.", _nearest(name, list(presets)))
     kinds = {
         "loop": get_type_hints(LoopConfig),
-        "model": {k: v for k, v in get_type_hints(model_config).items() if k != "inputs"},
+        "model": {k: v for k, v in get_type_hints(model_config).items() if k not in DERIVED},
         "task": get_type_hints(task_config),
     }
     chosen: dict[str, dict[str, Any]] = {"loop": {}, "model": {}, "task": {}}

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -49,15 +49,16 @@ def gather(
 
 
 @torch.inference_mode()
-def predict_logits(model: nn.Module, examples: Examples, rows: slice, batch_size: int = 8192) -> NDArray[Any]:
-    """The logits [n, A] (float32) of a model with `input_names` over a slice of rows, in evaluation mode."""
+def predict_logits(
+    model: nn.Module, examples: Examples, rows: Rows | slice, batch_size: int = 8192
+) -> NDArray[Any]:
+    """The logits [n, A] (float32) of a model with `input_names` over some rows, in evaluation mode."""
     device = next(model.parameters()).device
     training = model.training
     model.eval()
     used = getattr(model.config, "history_used", None)
     parts = []
-    for start in range(rows.start, rows.stop, batch_size):
-        part = slice(start, min(start + batch_size, rows.stop))
+    for part in _parts(rows, batch_size):
         batch = gather(examples, model.input_names, part, used)  # type: ignore[arg-type]
         parts.append(model({k: v.to(device) for k, v in batch.items()}).float().cpu().numpy())
     model.train(training)
@@ -65,6 +66,15 @@ def predict_logits(model: nn.Module, examples: Examples, rows: slice, batch_size
         heads = len(model.output_names)  # type: ignore[arg-type]
         return np.empty((0, heads), dtype=np.float32)
     return np.concatenate(parts)
+
+
+def _parts(rows: Rows | slice, size: int) -> Iterator[Rows | slice]:
+    if isinstance(rows, slice):
+        for start in range(rows.start, rows.stop, size):
+            yield slice(start, min(start + size, rows.stop))
+    else:
+        for start in range(0, len(rows), size):
+            yield rows[start : start + size]
 
 
 def save_predictions(path: Path, splits: dict[str, dict[str, NDArray[Any]]]) -> None:

@@ -6,10 +6,11 @@ import hashlib
 import json
 import platform
 import sys
+from collections.abc import Mapping
 from dataclasses import asdict
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -28,6 +29,16 @@ from adstool.training.options import LoopConfig, TrainOptions, TrainResult
 from adstool.training.predict import PREDICTIONS, predict_logits, save_predictions
 from adstool.workspace import write_json
 
+
+class Described(Protocol):
+    """What a run says of its data."""
+
+    @property
+    def splits(self) -> Mapping[str, slice]: ...
+    @property
+    def fingerprint(self) -> str: ...
+
+
 PACKAGES = ("adstool", "torch", "numpy", "duckdb")
 
 
@@ -39,7 +50,7 @@ def training_device() -> Device:
     return device
 
 
-def fingerprint_of(examples: Examples, model: nn.Module, loop: LoopConfig, task: Any) -> str:
+def fingerprint_of(examples: Described, model: nn.Module, loop: LoopConfig, task: Any) -> str:
     """A hash of all that decides the outcome: the data, the model's config, the loop's and the task's."""
     described = {
         "data": examples.fingerprint,
@@ -95,7 +106,7 @@ def finish_run(
     device: Device,
     loop: LoopConfig,
     metrics: dict[str, Any],
-    examples: Examples,
+    examples: Described,
     encoder: Any,
     **facts: Any,
 ) -> TrainResult:

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 from adstool.config import Settings
 from adstool.errors import UsageError
+from adstool.training.conversion import train_conversion
 from adstool.training.engagement import train_engagement
 from adstool.training.flat import train_flat
 from adstool.training.flat_table import FlatRequest
@@ -31,6 +32,7 @@ TRAINERS: dict[
     "retrieval": train_retrieval,
     "lightweight": train_lightweight,
     "engagement": train_engagement,
+    "conversion": train_conversion,
 }
 
 

@@ -1,5 +1,6 @@
 """Losses over the entire space against torch's own, hand-worked numbers and exact expectations."""
 
+import dataclasses
 import math
 
 import pytest
@@ -25,6 +26,7 @@ def seen_of(clicked: list[float], label: list[float]) -> Observed:
     return Observed(
         clicked=torch.tensor(clicked),
         first=torch.ones(len(label)),
+        entered=torch.ones(len(label)),
         label=torch.tensor(label).reshape(shape),
         weight=torch.ones(shape),
         mass=torch.ones(shape),
@@ -72,7 +74,7 @@ def test_the_global_loss_is_cross_entropy_of_the_product() -> None:
 
 def test_clicks_are_counted_by_impression_not_by_observation() -> None:
     seen = seen_of([1.0, 0.0, 1.0], [0.0, NAN, 1.0])
-    again = Observed(seen.clicked, torch.tensor([1.0, 1.0, 0.0]), seen.label, seen.weight, seen.mass)
+    again = dataclasses.replace(seen, first=torch.tensor([1.0, 1.0, 0.0]))
     logits = torch.tensor([0.2, -0.7, 3.0])
     want = functional.binary_cross_entropy_with_logits(logits[:2], torch.tensor([1.0, 0.0]))
     assert click_loss(logits, again).item() == pytest.approx(want.item(), rel=1e-6)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
 import signal
@@ -57,9 +58,33 @@ def test_every_model_trains_and_the_rankers_calibrate(world: Path) -> None:
     planned = cli_json(*where, "run", "--dry-run")["stages"]
     state = {stage["name"]: stage["reason"] for stage in planned}
     assert "never done" not in (state["retrieval"], state["engagement"], state["calibrate"])
+    conversion(world)
     people = run_cli(*where, "train", "lightweight", "--epochs", "1")
     assert people.returncode == 0, people.stderr
     assert "Next: adstool train engagement" in people.stdout
+
+
+def conversion(world: Path) -> None:
+    """Every figure of conversions, on clicks that have matured; calibrated; and its own options."""
+    where = ("--workspace", world)
+    words = ("--delay", "fnw", "--loss", "escm2-dr", "--epochs", "2")
+    result = cli_json(*where, "train", "conversion", *QUICK, *words)
+    test = result["metrics"]["test"]
+    config = json.loads((world / "models/conversion" / result["run_id"] / "config.json").read_text())
+    kinds = set(config["kinds"])
+    assert {"checkout", "add_to_cart"} <= kinds
+    assert set(test) == {"click", "all kinds", "value"} | kinds | {f"{kind} & click" for kind in kinds}
+    assert test["all kinds"]["rows"] == test["click"]["positives"] == test["checkout"]["rows"] > 20
+    assert test["all kinds"]["positives"] == sum(test[kind]["positives"] for kind in kinds)
+    assert 0.3 < test["all kinds"]["calibration"] < 3
+    assert config["task"]["delay"] == "fnw"
+    assert len(config["value_scales"]) == len(kinds)
+    calibrated = cli_json(*where, "calibrate", "conversion")
+    assert set(calibrated["after"]) == {"click"} | kinds
+    for wrong in (("engagement", "--delay", "fnw"), ("conversion", "--delay", "soon")):
+        refused = run_cli(*where, "train", *wrong)
+        assert refused.returncode == 2
+        assert "Traceback" not in refused.stderr
 
 
 def test_killed_and_repeated_ends_like_undisturbed(world: Path, tmp_path: Path) -> None:
