@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from adstool.config import Settings
     from adstool.workspace import Workspace
 
-MODELS = ("clip", "semantic", "retrieval", "lightweight", "engagement", "conversion")
+MODELS = ("clip", "semantic", "retrieval", "lightweight", "engagement", "conversion", "users")
 NEXT = {
     "clip": "adstool embed --model clip@current",
     "semantic": "adstool train retrieval",
@@ -25,6 +25,7 @@ NEXT = {
     "lightweight": "adstool train engagement",
     "engagement": "adstool calibrate engagement",
     "conversion": "adstool calibrate conversion",
+    "users": "adstool index",
     "flat": "adstool calibrate flat",
 }
 
@@ -37,7 +38,7 @@ def register(app: typer.Typer) -> None:
 def train(
     context: typer.Context,
     model: Annotated[
-        str, typer.Argument(help="clip, semantic, retrieval, lightweight, engagement or conversion.")
+        str, typer.Argument(help="clip, semantic, retrieval, lightweight, engagement, conversion or users.")
     ],
     preset: Annotated[str, typer.Option(help="A named set of sizes; the first is the default.")] = "",
     settings_given: Annotated[

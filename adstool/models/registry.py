@@ -16,6 +16,7 @@ from adstool.models.conversion import ConversionConfig, ConversionModel
 from adstool.models.engagement import EngagementConfig, EngagementModel
 from adstool.models.inputs import config_to_json, spec_from_json
 from adstool.models.two_tower import TwoTower, TwoTowerConfig
+from adstool.models.user_sequence import UserSequence, UserSequenceConfig
 from adstool.workspace import read_json, write_json
 
 WEIGHTS = "model.safetensors"
@@ -34,13 +35,15 @@ KINDS: dict[str, Kind] = {
     "two_tower": Kind(TwoTowerConfig, TwoTower),
     "engagement": Kind(EngagementConfig, EngagementModel),
     "conversion": Kind(ConversionConfig, ConversionModel),
+    "user_sequence": Kind(UserSequenceConfig, UserSequence),
 }
 
 
 def build_model(kind: str, config: Mapping[str, Any]) -> nn.Module:
     """A model of `kind` from the JSON of its config, with fresh weights."""
     values: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in config.items()}
-    values["inputs"] = spec_from_json(values["inputs"])
+    if "inputs" in values:
+        values["inputs"] = spec_from_json(values["inputs"])
     return KINDS[kind].model(KINDS[kind].config(**values))
 
 

@@ -110,7 +110,7 @@ class UserSequence(nn.Module):
             x = tokens * math.sqrt(self.config.dim)
             for block in self.blocks:
                 x = block(x)
-            seen = functional.layer_norm(x[row, place], x.shape[-1:])
+            seen = functional.layer_norm(x[row, place], (self.config.dim,))
             state = state + self.share * seen / math.sqrt(self.config.dim)
         return state
 

@@ -109,7 +109,7 @@ class TrainResult:
 
 
 Preset = Mapping[str, Any]
-DERIVED = ("inputs", "outputs", "aside")  # keys of a model's config that follow from the data
+DERIVED = ("inputs", "outputs", "aside", "items")  # keys of a model's config that follow from the data
 
 
 def make_plan(

@@ -15,6 +15,7 @@ from adstool.training.flat_table import FlatRequest
 from adstool.training.lightweight import train_lightweight
 from adstool.training.options import TrainOptions, TrainResult
 from adstool.training.retrieval import train_retrieval
+from adstool.training.users import train_users
 from adstool.workspace import Workspace
 
 if TYPE_CHECKING:
@@ -33,6 +34,7 @@ TRAINERS: dict[
     "lightweight": train_lightweight,
     "engagement": train_engagement,
     "conversion": train_conversion,
+    "users": train_users,
 }
 
 
