@@ -99,14 +99,17 @@ class Bench:
 
     @cached_property
     def inputs(self) -> dict[str, Any]:
-        """200 rows of the engagement model's inputs, from the cached examples of the workspace."""
+        """The engagement model's inputs of 200 candidates of one request, from the examples of the
+        workspace."""
+        from adstool.serving.scorer import Scorer, as_served
         from adstool.training.data import load_training_data
         from adstool.warehouse import open_warehouse
 
         with open_warehouse(self.workspace, self.settings) as connection:
             dataset = load_training_data(self.workspace, self.settings, connection)
         start = dataset.splits["test"].start
-        return dict(dataset.batch(slice(start, start + 200)))
+        needs = Scorer(self.workspace.require_run("engagement", "train engagement")).needs
+        return as_served(dataset.batch(slice(start, start + 200), needs))
 
 
 def startup(_: Bench) -> Figure:

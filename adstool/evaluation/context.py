@@ -116,7 +116,7 @@ class Evaluation:
         """Calibrated probabilities [n, A] of dataset rows, at the logged positions or all at `position`."""
         parts = []
         for start in range(0, len(rows), CHUNK):
-            inputs = self.dataset.batch(rows[start : start + CHUNK])
+            inputs = self.dataset.batch(rows[start : start + CHUNK], self.scorer.needs)
             if position is not None:
                 inputs["position"] = np.full_like(inputs["position"], position)
             parts.append(self.scorer.predict(inputs))

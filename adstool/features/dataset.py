@@ -16,7 +16,14 @@ from adstool.features.build import EXAMPLE_ARRAYS, materialise
 from adstool.features.cache import built_folder
 from adstool.features.corpus import corpus_type
 from adstool.features.encoder import FeatureEncoder
-from adstool.features.engagements import Engagements, History, read_history
+from adstool.features.engagements import (
+    NOTHING,
+    Engagements,
+    History,
+    SequenceNeeds,
+    history_content,
+    read_history,
+)
 from adstool.features.items import ItemTable, mapped
 from adstool.features.spec import default_spec
 from adstool.features.users import UserTable
@@ -124,6 +131,11 @@ class Dataset:
         )
         return read_history(self.engagements, places, np.asarray(self.ts[rows]), *self._codes)
 
+    def history_content(self, rows: Rows, length: int) -> np.ndarray:
+        """The content vectors of the `length` newest history entries, float32 [n, length, D]."""
+        places = self.engagements.recent(self.history_start[rows], self.history_end[rows], length)
+        return history_content(self.engagements, places, self.items.content)
+
     def _user_content(self, rows: Rows) -> np.ndarray:
         start, end = self.history_start[rows], self.history_end[rows]
         return np.asarray(self.content_summaries[np.where(end > start, end, 0)])
@@ -156,10 +168,11 @@ class Dataset:
         """ln(1 + hours) before the request, float32 [N, L]."""
         return self._lazy(lambda rows: self.history(rows).age, self.history_length, np.float32)
 
-    def batch(self, rows: Rows) -> dict[str, np.ndarray]:
-        """The model inputs (INPUTS) of these examples; labels are read beside them."""
+    def batch(self, rows: Rows, needs: SequenceNeeds = NOTHING) -> dict[str, np.ndarray]:
+        """The model inputs (INPUTS, and what `needs` names) of these examples; labels are read beside
+        them."""
         history = self.history(rows)
-        return {
+        inputs = {
             "categorical": np.asarray(self.categorical[rows]),
             "numeric": np.asarray(self.numeric[rows]),
             "item_content": np.asarray(self.items.content[self.item_row[rows]]),
@@ -170,6 +183,9 @@ class Dataset:
             "history_age": history.age,
             "position": np.asarray(self.position[rows]),
         }
+        if needs.content:
+            inputs["history_content"] = self.history_content(rows, needs.content)
+        return inputs
 
 
 def build_dataset(

@@ -18,6 +18,25 @@ from adstool.features.items import mapped
 
 HOUR = 3_600_000_000  # microseconds
 _ARRAYS = ("offsets", "ts", "item", "action")
+# Inputs that all candidates of a request have in common: serving gives these one row.
+SHARED_INPUTS = (
+    "user_content",
+    "history_item",
+    "history_category",
+    "history_action",
+    "history_age",
+    "history_content",
+)
+
+
+@dataclass(frozen=True)
+class SequenceNeeds:
+    """What a model reads of histories beside dataset.INPUTS."""
+
+    content: int = 0  # newest entries whose content vectors are read, as `history_content`
+
+
+NOTHING = SequenceNeeds()
 
 
 @dataclass(frozen=True)
@@ -132,6 +151,16 @@ def read_history(
         action=np.where(present, engagements.action[safe], 0).astype(np.int8),
         age=np.where(present, np.log1p(np.maximum(hours, 0.0)), 0.0).astype(np.float32),
     )
+
+
+def history_content(engagements: Engagements, places: np.ndarray, content: np.ndarray) -> np.ndarray:
+    """The content vectors of the items at `places`, float32 [n, L, D]; zeros where there is no event."""
+    if not len(engagements):
+        return np.zeros((*places.shape, content.shape[1]), dtype=np.float32)
+    rows = engagements.item[np.where(places >= 0, places, 0)]
+    vectors = content[rows]
+    vectors[places < 0] = 0.0
+    return np.asarray(vectors, dtype=np.float32)
 
 
 def content_summary(

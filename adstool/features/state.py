@@ -20,7 +20,14 @@ from adstool.content.text import normalise, tokens
 from adstool.errors import AdstoolError
 from adstool.features.counter_state import CounterTables
 from adstool.features.encoder import FeatureEncoder
-from adstool.features.engagements import Engagements, content_summary, read_history
+from adstool.features.engagements import (
+    NOTHING,
+    Engagements,
+    SequenceNeeds,
+    content_summary,
+    history_content,
+    read_history,
+)
 from adstool.features.finish import finish
 from adstool.features.interests import UserInterests, within_category
 from adstool.features.items import NO_TIME, ItemTable
@@ -160,11 +167,16 @@ class ServingState:
         return RequestContext(user_id, moment, surface, query, user, user >= 0, start, end, summary)
 
     def inputs(
-        self, encoder: FeatureEncoder, ctx: RequestContext, item_rows: np.ndarray
+        self,
+        encoder: FeatureEncoder,
+        ctx: RequestContext,
+        item_rows: np.ndarray,
+        needs: SequenceNeeds = NOTHING,
     ) -> dict[str, np.ndarray]:
-        """The model inputs (dataset.INPUTS) of a request for n candidates, position 1.
+        """The model inputs (dataset.INPUTS and `needs`) of a request for n candidates, position 1.
 
-        item_rows: int [n], rows of `items`. Raises AdstoolError when the encoder belongs to other features.
+        item_rows: int [n], rows of `items`. SHARED_INPUTS have one row, the others n. Raises AdstoolError
+        when the encoder belongs to other features.
         """
         codes = self._codes_of(encoder)
         rows = len(item_rows)
@@ -176,15 +188,18 @@ class ServingState:
         )
         raw = self.counters.at(ctx.user, ctx.surface, ctx.ts, item_rows)
         numeric = finish(self.spec, encoder.priors, raw, singles, rows)
-        history = self._history(codes, ctx)
-        return {
+        inputs = {
             "categorical": self._categorical(encoder, codes, ctx, item_rows),
             "numeric": encoder.numeric(numeric),
             "item_content": np.asarray(self.items.content[item_rows]),
-            "user_content": _repeat(ctx.user_content, rows),
-            **{name: _repeat(values, rows) for name, values in history.items()},
+            "user_content": ctx.user_content[None],
+            **self._history(codes, ctx),
             "position": np.ones(rows, dtype=np.int16),
         }
+        if needs.content:
+            places = self._places(ctx, needs.content)
+            inputs["history_content"] = history_content(self.engagements, places, self.items.content)
+        return inputs
 
     def eligible(self, ts: datetime | int | None = None) -> np.ndarray:
         """Rows of ranked items that exist and whose campaign runs at `ts`, int64; unknown times pass."""
@@ -224,10 +239,13 @@ class ServingState:
         return self._codes[encoder]
 
     def _history(self, codes: _Codes, ctx: RequestContext) -> dict[str, np.ndarray]:
-        start, end = np.asarray([ctx.start]), np.asarray([ctx.end])
-        places = self.engagements.recent(start, end, self.spec.history_length)
+        places = self._places(ctx, self.spec.history_length)
         read = read_history(self.engagements, places, np.asarray([ctx.ts]), codes.item, codes.category)
-        return {f"history_{name}": values[0] for name, values in vars(read).items()}
+        return {f"history_{name}": values for name, values in vars(read).items()}
+
+    def _places(self, ctx: RequestContext, length: int) -> np.ndarray:
+        """Places of the last `length` engagements before the request, newest first: int64 [1, length]."""
+        return self.engagements.recent(np.asarray([ctx.start]), np.asarray([ctx.end]), length)
 
     def _categorical(
         self, encoder: FeatureEncoder, codes: _Codes, ctx: RequestContext, item_rows: np.ndarray
@@ -250,7 +268,3 @@ class ServingState:
             elif column.side != "item":
                 block[:, place] = encoder.vocabularies[column.name].code(values[column.name])
         return block
-
-
-def _repeat(values: np.ndarray, rows: int) -> np.ndarray:
-    return np.ascontiguousarray(np.broadcast_to(values, (rows, *values.shape)))

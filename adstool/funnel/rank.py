@@ -255,7 +255,7 @@ class Ranker:
     def _heavy(self, state: ServingState, ctx: RequestContext, rows: np.ndarray) -> np.ndarray:
         if not len(rows):
             return np.zeros((0, len(self.heavy.outputs)))
-        return self.heavy.predict(state.inputs(self.heavy.encoder, ctx, rows))
+        return self.heavy.predict(state.inputs(self.heavy.encoder, ctx, rows, self.heavy.needs))
 
     def _auction(
         self,

@@ -74,7 +74,9 @@ class FieldEmbedding(nn.Module):
     def forward(
         self, batch: Batch, columns: Tensor | None = None, with_history: bool = True
     ) -> tuple[Tensor, Tensor | None]:
-        """Fields [B, F, d], and history tokens [B, K, d] (the sum of the history columns) or None.
+        """Fields [B, F, d], and history tokens [U, K, d] (the sum of the history columns) or None.
+
+        The history inputs have U rows: B, or one that stands for all.
 
         `columns`: the indices of the categorical columns wanted; None: all F.
         """
@@ -85,16 +87,19 @@ class FieldEmbedding(nn.Module):
             offsets, identifying = offsets[columns], identifying[columns]
         if self.training and self.id_dropout > 0:
             codes = self._forget(codes, identifying)
-        parts = [codes + offsets]
         history_fields = self.history_fields if with_history else []
-        for name, field in history_fields:
-            parts.append(batch[name][:, : self.history_used] + self.offsets[field])
-        looked_up = self._look_up(torch.cat(parts, dim=1) if len(parts) > 1 else parts[0])
-        if not history_fields:
-            return looked_up, None
-        # Split, not slices: its gradient is one concatenation.
-        used = [self.history_used] * len(history_fields)
-        fields, *histories = torch.split(looked_up, [codes.shape[1], *used], dim=1)
+        past = [batch[name][:, : self.history_used] + self.offsets[field] for name, field in history_fields]
+        if not past:
+            return self._look_up(codes + offsets), None
+        used = [self.history_used] * len(past)
+        if len(past[0]) != len(codes):  # one history for all rows
+            fields = self._look_up(codes + offsets)
+            histories = torch.split(self._look_up(torch.cat(past, dim=1)), used, dim=1)
+        else:
+            looked_up = self._look_up(torch.cat([codes + offsets, *past], dim=1))
+            # Split, not slices: its gradient is one concatenation.
+            fields, *rest = torch.split(looked_up, [codes.shape[1], *used], dim=1)
+            histories = tuple(rest)
         return fields, histories[0] if len(histories) == 1 else histories[0] + histories[1]
 
     def _look_up(self, values: Tensor) -> Tensor:

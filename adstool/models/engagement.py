@@ -13,14 +13,15 @@ from adstool.models.embedding import FieldEmbedding, cosine, row_penalty
 from adstool.models.inputs import Batch, InputSpec
 from adstool.models.layers import HistoryPool, PiecewiseLinear
 from adstool.models.multitask import SurfaceTowers, TaskHeads
+from adstool.models.sequences import ItemTokens, SequenceConfig, build_sequence
 from adstool.models.trunks import TrunkConfig, build_trunk
 
 POSITIONS = 64  # positions beyond share the last bias
 
 
 @dataclass(frozen=True)
-class EngagementConfig(TrunkConfig):
-    """The sizes of an EngagementModel; those of its trunk are inherited."""
+class EngagementConfig(TrunkConfig, SequenceConfig):
+    """The sizes of an EngagementModel; those of its trunk and sequence encoder are inherited."""
 
     inputs: InputSpec
     embedding_dim: int = 16  # d of every categorical value
@@ -67,6 +68,11 @@ class EngagementModel(nn.Module):
         if self.embedding.history_used and self.candidate_fields:
             self.history = HistoryPool(dim, len(spec.actions), dim * len(self.candidate_fields))
             width += dim + 1
+        used = self.embedding.history_used if self.candidate_fields else 0
+        self.sequence = build_sequence(len(spec.actions), used, config, config.dropout)
+        if self.sequence is not None:
+            self.tokens = ItemTokens(dim, spec.content_dim, config.sequence_dim)
+            width += self.sequence.width
         self.trunk = build_trunk(config.trunk, width, config)
         self.heads = self._build_heads(self.trunk.width)
         self.surfaces = self._build_surfaces(self.trunk.width) if config.surface_towers else None
@@ -107,6 +113,8 @@ class EngagementModel(nn.Module):
         names += ["item_content", "user_content"] if self.with_content else []
         if self.history is not None:
             names += [name for name, _ in self.embedding.history_fields] + ["history_action", "history_age"]
+        if self.sequence is not None and self.with_content:
+            names.append("history_content")
         return (*names, "position") if self.position_bias is not None else tuple(names)
 
     @property
@@ -115,7 +123,7 @@ class EngagementModel(nn.Module):
         return self.config.inputs.actions
 
     def forward(self, batch: Batch) -> Tensor:
-        """Logits [B, A] of the batch's rows."""
+        """Logits [B, A] of the batch's rows; SHARED_INPUTS may have one row that stands for all."""
         return self.with_penalty(batch)[0]
 
     def with_penalty(self, batch: Batch) -> tuple[Tensor, Tensor]:
@@ -145,12 +153,25 @@ class EngagementModel(nn.Module):
             candidate = fields[:, self.candidate_fields].flatten(1)
             action, age = batch["history_action"][:, :used], batch["history_age"][:, :used]
             parts.append(self.history(history, action, age, candidate))
+            if self.sequence is not None:
+                parts.append(self._sequence(batch, fields, history, action, age))
         return parts
+
+    def _sequence(self, batch: Batch, fields: Tensor, history: Tensor, action: Tensor, age: Tensor) -> Tensor:
+        assert self.sequence is not None
+        seen = batch["history_content"][:, : action.shape[1]] if self.with_content else None
+        items = self.tokens(history, seen)
+        candidate = self.tokens(
+            fields[:, self.candidate_fields].sum(dim=1), batch["item_content"] if self.with_content else None
+        )
+        encoded: Tensor = self.sequence(items, action, age, candidate)
+        return encoded
 
     def _content(self, user: Tensor, item: Tensor) -> list[Tensor]:
         projected_user = self.user_content(user)
         projected_item = self.item_content(item)
-        return [projected_user, projected_item, projected_user * projected_item, cosine(user, item)]
+        own = projected_user.expand_as(projected_item)
+        return [own, projected_item, projected_user * projected_item, cosine(user, item)]
 
     def _bias_of(self, position: Tensor) -> Tensor:
         assert self.position_bias is not None

@@ -123,9 +123,10 @@ class HistoryPool(nn.Module):
         self.learned = None if query_inputs else nn.Parameter(torch.zeros(dim))
 
     def forward(self, tokens: Tensor, action: Tensor, age: Tensor, query: Tensor | None = None) -> Tensor:
-        """tokens [B, K, d], action [B, K] (0: padding), age [B, K] in log hours -> [B, d + 1].
+        """tokens [U, K, d], action [U, K] (0: padding), age [U, K] in log hours, query [B, .] -> [B, d + 1].
 
-        The last column is the total weight that entries got: how well they match the query.
+        U is B, or 1 for one history that stands for all. The last column is the total weight that entries
+        got: how well they match the query.
         """
         tokens = tokens + self.action(action)
         if self.query is not None:

@@ -15,11 +15,13 @@ import torch
 from torch import Tensor, nn
 
 from adstool.errors import AdstoolError
+from adstool.features.engagements import SHARED_INPUTS
 from adstool.models.engagement import EngagementModel
 from adstool.models.inputs import Batch, InputSpec
 from adstool.models.registry import load_model
 from adstool.models.two_tower import TwoTower
 from adstool.models.user_sequence import UserSequence
+from adstool.serving.scorer import SHARED
 
 OPSET = 18
 TOLERANCE = 1e-4  # largest difference between ONNX Runtime and torch that counts as rounding
@@ -35,6 +37,7 @@ class Graph:
     inputs: tuple[str, ...]
     output: str
     compute: Callable[[Batch], Tensor]
+    shared: tuple[str, ...] = ()  # inputs that may have one row for all
 
 
 def export_run(run_dir: Path) -> list[Path]:
@@ -45,6 +48,8 @@ def export_run(run_dir: Path) -> list[Path]:
     features.dataset.INPUTS; integers are int64, the rest float32, histories as long as the model reads them.
     A model of sequences gives user.onnx ("sequence" [B, T] -> "user" [B, d + 1]) and item.onnx ("code" [B] ->
     "item" [B, d + 1]).
+    SHARED_INPUTS of a ranker have as many rows as the others or one that stands for all; what depends on
+    them alone is then computed once.
     Raises AdstoolError when a graph's outputs differ from the model's by more than 1e-4.
     """
     model = load_model(run_dir)
@@ -79,6 +84,7 @@ def graphs_of(model: nn.Module) -> tuple[Graph, ...]:
                 model.input_names,
                 "probability",
                 lambda batch: torch.sigmoid(model(batch)),
+                tuple(name for name in model.input_names if name in SHARED_INPUTS),
             ),
         )
     if isinstance(model, UserSequence):
@@ -102,8 +108,9 @@ class _Positional(nn.Module):
 
 
 def _write(model: nn.Module, graph: Graph, path: Path) -> None:
-    batch = _some_inputs(model, TRACED_ROWS)
-    names = [*graph.inputs, graph.output]
+    # Traced with one row of the shared inputs, the graph holds what broadcasts them; it then takes many too.
+    batch = _one_shared(graph, _some_inputs(model, TRACED_ROWS))
+    axes = {name: {0: SHARED if name in graph.shared else "batch"} for name in graph.inputs}
     with warnings.catch_warnings(), torch.no_grad():
         # The tracing exporter is marked as legacy, but takes .2 s where the other one takes 6 s, and our
         # models have no control flow that a trace would miss; the comparison below would tell.
@@ -114,7 +121,7 @@ def _write(model: nn.Module, graph: Graph, path: Path) -> None:
             str(path),
             input_names=list(graph.inputs),
             output_names=[graph.output],
-            dynamic_axes={name: {0: "batch"} for name in names},
+            dynamic_axes={**axes, graph.output: {0: "batch"}},
             opset_version=OPSET,
             dynamo=False,
         )
@@ -125,8 +132,8 @@ def _difference(model: nn.Module, graph: Graph, path: Path) -> float:
     options.intra_op_num_threads = 1
     session = onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
     worst = 0.0
-    for rows in CHECKED_ROWS:
-        batch = _some_inputs(model, rows, seed=rows)
+    made = [_some_inputs(model, rows, seed=rows) for rows in CHECKED_ROWS]
+    for batch in [*made, *([_one_shared(graph, made[-1])] if graph.shared else [])]:
         with torch.no_grad():
             wanted = graph.compute(batch).numpy()
         feed = {name: batch[name].numpy() for name in graph.inputs}
@@ -146,6 +153,10 @@ def _some_inputs(model: nn.Module, rows: int, seed: int = 0) -> Batch:
     sequence = random.integers(1, config.items, (rows, config.length)) * filled
     code = random.integers(0, config.items, rows)
     return {"sequence": torch.from_numpy(sequence), "code": torch.from_numpy(code)}
+
+
+def _one_shared(graph: Graph, batch: Batch) -> Batch:
+    return {name: value[:1] if name in graph.shared else value for name, value in batch.items()}
 
 
 def random_inputs(spec: InputSpec, rows: int, history_used: int, seed: int = 0) -> Batch:
@@ -169,6 +180,7 @@ def random_inputs(spec: InputSpec, rows: int, history_used: int, seed: int = 0) 
         "history_action": random.integers(1, len(spec.actions) + 1, (rows, history)) * filled,
         "history_age": random.uniform(0, 6, (rows, history)) * filled,
         "position": random.integers(0, 100, rows),
+        "history_content": random.normal(size=(rows, history, max(spec.content_dim, 1))) * filled[..., None],
     }
     return {
         name: torch.from_numpy(value.astype(np.int64 if value.dtype.kind == "i" else np.float32))

@@ -12,7 +12,8 @@ import numpy as np
 
 from adstool.config import QuantizationSettings, Settings
 from adstool.errors import AdstoolError
-from adstool.serving.scorer import Scorer, TowerScorer
+from adstool.features.engagements import NOTHING, SequenceNeeds
+from adstool.serving.scorer import Scorer, TowerScorer, as_served
 from adstool.training.metrics import normalized_entropy
 from adstool.workspace import Workspace, read_json
 
@@ -67,12 +68,11 @@ def judge(
     if name == "engagement":
         scorers = Scorer(run, quantized=False), Scorer(run, variant=variant)
         measured = _judge_probabilities(
-            dataset, rows, settings, [s.predict for s in scorers], scorers[0].outputs
+            dataset, rows, settings, [s.predict for s in scorers], scorers[0].outputs, scorers[0].needs
         )
         served = [s.raw for s in scorers]
-        sizes = {
-            "served": _repeat(dataset.batch(rows[: settings.funnel.lightweight]), settings.funnel.lightweight)
-        }
+        few = settings.funnel.lightweight
+        sizes = {"served": as_served(_repeat(dataset.batch(rows[:few], scorers[0].needs), few))}
         measured |= _timed({"served": (served[0], served[1])}, sizes)
     else:
         towers = TowerScorer(run, quantized=False), TowerScorer(run, variant=variant)
@@ -129,11 +129,12 @@ def _judge_probabilities(
     settings: Settings,
     predict: list[Callable[[Inputs], np.ndarray]],
     names: tuple[str, ...],
+    needs: SequenceNeeds = NOTHING,
 ) -> dict[str, Any]:
     """ΔNE (relative), Δcalibration (of the predicted sums) and the overlap of the better half by request."""
     scored: list[list[np.ndarray]] = [[], []]
     for part in np.array_split(rows, max(len(rows) // 4096, 1)):
-        inputs = dataset.batch(part)
+        inputs = dataset.batch(part, needs)
         for which, call in enumerate(predict):
             scored[which].append(call(inputs))
     full, small = (np.concatenate(parts) for parts in scored)

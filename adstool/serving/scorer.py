@@ -13,12 +13,14 @@ import onnxruntime
 
 from adstool.errors import AdstoolError
 from adstool.features.encoder import FeatureEncoder
+from adstool.features.engagements import NOTHING, SHARED_INPUTS, SequenceNeeds
 from adstool.training.calibration import NAME as CALIBRATION
 from adstool.training.calibration import Calibration
 from adstool.workspace import read_json
 
 QUANTIZATION = "quantization.json"  # what `quantize` measured, and whether its graphs are in use
 CHUNK = 4096  # rows scored at once, so that memory stays flat
+SHARED = "shared"  # the name of a graph's dimension that is its rows, or one that stands for all
 
 _TYPES = {"tensor(int64)": np.int64, "tensor(int32)": np.int32, "tensor(float)": np.float32}
 
@@ -40,6 +42,11 @@ def uses_int8(run_dir: Path) -> bool:
     """Whether the run has quantized graphs that passed their gate."""
     path = run_dir / QUANTIZATION
     return path.is_file() and bool(read_json(path).get("in_use"))
+
+
+def as_served(inputs: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+    """Rows of inputs as serving gives them: the first row of what candidates share stands for all."""
+    return {name: value[:1] if name in SHARED_INPUTS else value for name, value in inputs.items()}
 
 
 class GraphSession:
@@ -65,23 +72,30 @@ class GraphSession:
         """The inputs the graph reads (those it turned out not to need are gone)."""
         return [name for name, _, _ in self._inputs]
 
-    def feed(self, inputs: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
-        """The inputs in the types of the graph, histories cut to the length it reads."""
+    def feed(self, inputs: Mapping[str, np.ndarray], rows: int) -> dict[str, np.ndarray]:
+        """The inputs in the types of the graph, histories cut to the length it reads.
+
+        One row that stands for all is given as it is to a graph that takes it so, repeated to the others.
+        """
         result = {}
         for name, kind, shape in self._inputs:
             value = inputs[name]
-            if len(shape) == 2 and isinstance(shape[1], int):
+            if len(shape) > 1 and isinstance(shape[1], int):
                 value = value[:, : shape[1]]
+            if len(value) != rows and shape[0] != SHARED:
+                value = np.broadcast_to(value, (rows, *value.shape[1:]))
             result[name] = np.ascontiguousarray(value, dtype=kind)
         return result
 
     def run(self, inputs: Mapping[str, np.ndarray]) -> np.ndarray:
-        """The graph's output, float32 [n, ...], for n rows of inputs."""
-        rows = len(next(iter(inputs.values())))
+        """The graph's output, float32 [n, ...], for n rows of inputs; some may have one row for all."""
+        names = [*(name for name in self.input_names if name not in SHARED_INPUTS), *self.input_names]
+        rows = len(inputs[names[0]])
         parts = []
         for start in range(0, max(rows, 1), CHUNK):
-            part = inputs if rows <= CHUNK else {k: v[start : start + CHUNK] for k, v in inputs.items()}
-            parts.append(self._session.run(None, self.feed(part))[0])
+            stop = min(start + CHUNK, rows)
+            part = {k: v[start:stop] if len(v) == rows else v for k, v in inputs.items()}
+            parts.append(self._session.run(None, self.feed(part, stop - start))[0])
         return np.asarray(parts[0] if len(parts) == 1 else np.concatenate(parts))
 
 
@@ -117,6 +131,14 @@ class _Run:
     def outputs(self) -> tuple[str, ...]:
         """The heads, in the order of the columns: names of actions, or of a retrieval head."""
         return tuple(self.config["outputs"])
+
+    @cached_property
+    def needs(self) -> SequenceNeeds:
+        """What the model reads of histories beside dataset.INPUTS."""
+        config = self.config.get("config", {})
+        if config.get("sequence", "none") == "none" or not config["inputs"]["content_dim"]:
+            return NOTHING
+        return SequenceNeeds(content=min(config["history_used"], config["inputs"]["history_length"]))
 
     @cached_property
     def calibration(self) -> Calibration | None:

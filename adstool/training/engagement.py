@@ -22,6 +22,7 @@ from adstool.training.metrics import log_loss, sigmoid
 from adstool.training.options import Plan, TrainOptions, TrainResult, make_plan
 from adstool.training.predict import gather, predict_logits
 from adstool.training.record import fingerprint_of, finish_run, fit_run, probability_metrics
+from adstool.training.sequences import forget_newest
 from adstool.workspace import Workspace
 
 if TYPE_CHECKING:
@@ -36,6 +37,7 @@ PRESETS: dict[str, dict[str, Any]] = {
     "masknet": {"average": 0.99, "trunk": "masknet"},
     "dhen": {"average": 0.99, "trunk": "dhen"},
     "wukong": {"average": 0.99, "trunk": "wukong"},
+    "transact": {"average": 0.99, "cross_rank": 64, "sequence": "transact"},
     "dcnv2": {
         # The DCN-V2 that public CTR benchmarks train: 3 crosses beside an MLP of 400 x 3, 16 a field.
         "hidden": (400, 400, 400),
@@ -71,6 +73,9 @@ class EngagementTask:
         """Inputs, labels and weights of training rows."""
         rows = rows + self.first
         batch = gather(self.examples, self.model.input_names, rows, self.model.config.history_used)
+        config = self.model.config
+        if self.model.sequence is not None and config.time_mask_hours:
+            forget_newest(batch, config.time_mask_hours, rng)
         batch["labels"] = torch.from_numpy(happened(self.examples.labels[rows]))
         batch["weight"] = torch.from_numpy(np.ascontiguousarray(self.examples.sample_weight[rows]))
         return batch

@@ -34,6 +34,8 @@ def gather(
     for name in names:
         if name == "item_content":
             values = examples.items.content[np.asarray(examples.item_row[rows])]
+        elif name == "history_content":
+            values = examples.history_content(rows, history_used or 0)  # type: ignore[attr-defined]
         elif name in HISTORY:
             whole = (
                 getattr(history, name.removeprefix("history_")) if history else getattr(examples, name)[rows]

@@ -20,6 +20,7 @@ from adstool.config import FeatureSettings, Settings
 from adstool.errors import AdstoolError
 from adstool.features.build import split_by_time
 from adstool.features.dataset import INPUTS, Dataset, build_dataset
+from adstool.features.engagements import SequenceNeeds
 from adstool.features.items import build_items
 from adstool.features.state import microseconds
 from adstool.workspace import Workspace
@@ -92,6 +93,19 @@ def test_user_content_is_the_weighted_mean_of_the_last_engaged_items(built: Buil
             (similarity - dataset.encoder.mean[place]) / dataset.encoder.std[place] if similarity else 0.0
         )
         assert dataset.numeric[number, place] == pytest.approx(scaled, abs=1e-4)
+
+
+def test_history_content_is_the_vectors_of_the_last_engagements(built: Built) -> None:
+    dataset = built.dataset
+    found = dataset.batch(slice(0, len(dataset)), SequenceNeeds(content=3))["history_content"]
+    for number, example in enumerate(built.oracle.examples()):
+        wanted = np.zeros((3, dataset.content_dim))
+        for place, event in enumerate(built.oracle.history(example)[:3]):
+            wanted[place] = dataset.items.content[
+                dataset.items.rows([event["item_id"]], event["item_type"])[0]
+            ]
+        np.testing.assert_array_equal(found[number], wanted)
+    assert found[:, 2].any()
 
 
 def test_batches_by_slice_by_rows_and_by_column_are_the_same(built: Built) -> None:

@@ -15,6 +15,7 @@ from adstool.config import Settings
 from adstool.errors import AdstoolError
 from adstool.features.dataset import INPUTS
 from adstool.features.encoder import FeatureEncoder
+from adstool.features.engagements import SHARED_INPUTS, SequenceNeeds
 from adstool.features.spec import default_spec
 from adstool.features.state import ServingState, microseconds
 
@@ -44,10 +45,11 @@ def test_a_logged_request_gets_the_inputs_that_its_example_was_trained_on(built:
         context = state.request(
             example["user_id"], example["ts"], surface=example["surface"], query=example["query"]
         )
-        found = state.inputs(dataset.encoder, context, dataset.item_row[number : number + 1])
-        wanted = dataset.batch(slice(number, number + 1))
-        assert tuple(found) == INPUTS
-        for name in INPUTS:
+        needs = SequenceNeeds(content=4)
+        found = state.inputs(dataset.encoder, context, dataset.item_row[number : number + 1], needs)
+        wanted = dataset.batch(slice(number, number + 1), needs)
+        assert tuple(found) == (*INPUTS, "history_content") == tuple(wanted)
+        for name in found:
             assert found[name].dtype == wanted[name].dtype, name
             if name != "position":
                 np.testing.assert_allclose(
@@ -72,7 +74,11 @@ def test_candidates_of_one_request_get_what_each_gets_alone(built: Built, now: S
     for name in INPUTS:
         assert together[name].flags.c_contiguous
         alone = [now.inputs(encoder, context, np.asarray([row]))[name][0] for row in rows]
-        np.testing.assert_allclose(together[name], np.stack(alone), atol=1e-6)
+        values = together[name]
+        assert len(values) == (1 if name in SHARED_INPUTS else 5)
+        np.testing.assert_allclose(
+            np.broadcast_to(values, (5, *values.shape[1:])), np.stack(alone), atol=1e-6
+        )
     assert (together["position"] == 1).all()
     assert len(np.unique(together["numeric"], axis=0)) == 4
 

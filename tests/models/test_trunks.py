@@ -40,6 +40,7 @@ EVERY = [{"trunk": name} for name in TRUNKS] + [
     {"tower_hidden": (32,)},
     {"surface_towers": True},
     {"trunk": "wukong", "surface_towers": True, **MMOE},
+    {"sequence": "transact", "trunk": "masknet"},
 ]
 
 
@@ -47,10 +48,10 @@ def tokens(rows: int = 3) -> torch.Tensor:
     return torch.randn(rows, SMALL.tokens, SMALL.token_dim, generator=torch.Generator().manual_seed(1))
 
 
-def ranker(**changes: object) -> EngagementModel:
+def ranker(spec: InputSpec = SPEC, **changes: object) -> EngagementModel:
     """A ranker all of whose weights matter: those that start at zero are moved."""
     torch.manual_seed(0)
-    model = EngagementModel(EngagementConfig(SPEC, history_used=4, **changes)).eval()
+    model = EngagementModel(EngagementConfig(spec, history_used=4, **changes)).eval()
     with torch.no_grad():
         for parameter in model.parameters():
             if not parameter.any():

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import shutil
 import subprocess
 import sys
@@ -11,15 +12,20 @@ import numpy as np
 import pytest
 import torch
 
+from adstool.config import load_settings
 from adstool.errors import AdstoolError
+from adstool.funnel.rank import Ranker
 from adstool.models.engagement import EngagementConfig, EngagementModel
 from adstool.models.inputs import InputSpec
 from adstool.models.registry import load_model, save_model
 from adstool.models.two_tower import TwoTower, TwoTowerConfig
 from adstool.serving import export
 from adstool.serving.export import export_run, random_inputs
+from adstool.serving.quantization import quantize_run
 from adstool.serving.scorer import Scorer, TowerScorer, share_encoders
 from adstool.training.calibration import Calibration
+from adstool.training.train import TrainOptions, train_model
+from adstool.warehouse import open_warehouse
 from adstool.workspace import Workspace
 
 FULL = InputSpec(
@@ -103,11 +109,7 @@ def test_a_graph_that_differs_from_its_model_is_not_written(
     save_model(tmp_path, "engagement", model)
 
     def wrong(model: object, graph: export.Graph, path: Path) -> None:
-        right(
-            model,
-            export.Graph(graph.file, graph.inputs, graph.output, lambda b: graph.compute(b) * 1.01),
-            path,
-        )
+        right(model, dataclasses.replace(graph, compute=lambda b: graph.compute(b) * 1.01), path)
 
     right = export._write
     monkeypatch.setattr(export, "_write", wrong)
@@ -159,3 +161,31 @@ def test_scoring_does_not_import_torch(shop: Workspace) -> None:
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"
+
+
+def test_a_ranker_with_a_sequence_encoder_is_trained_quantized_and_served(shop_copy: Workspace) -> None:
+    """`rank` gives the probabilities of the trained model for the state's inputs, in both precisions."""
+    settings = load_settings(shop_copy.config, environment={})
+    overrides = {"sequence": "transact", "sequence_dim": "8", "hidden": "32", "history_used": "8"}
+    options = TrainOptions("", overrides, 2, 256, 0, None)
+    with open_warehouse(shop_copy, settings) as con:
+        train_model(shop_copy, settings, con, "engagement", options, export=export_run)
+        result = quantize_run(shop_copy, settings, con, "engagement", max_ne_loss=0.01)
+    assert result["accepted"]
+    assert result["size_ratio"] < 0.6
+    run = shop_copy.require_run("engagement", "")
+    model, full = load_model(run), Scorer(run, quantized=False)
+    with Ranker(shop_copy, settings) as ranker:
+        ranked = ranker.stages(ranker.parse({"user_id": "u1"}))
+        state = ranker.index.state
+        rows = ranked.candidates.positions[ranked.kept] + ranker.index.corpus.first_row
+        inputs = state.inputs(full.encoder, ranked.ctx, rows, full.needs)
+    assert ranked.ctx.end - ranked.ctx.start > 0
+    assert inputs["history_content"].shape == (1, 8, 16)
+    batch = {name: torch.from_numpy(v.astype(np.int64 if v.dtype.kind == "i" else np.float32))
+             for name, v in inputs.items()}  # fmt: skip
+    with torch.no_grad():
+        wanted = torch.sigmoid(model(batch)).numpy()
+    assert full.predict(inputs) == pytest.approx(wanted, abs=1e-5)
+    assert ranked.probability == pytest.approx(wanted, abs=0.03)
+    assert wanted.std(axis=0).max() > 0.001

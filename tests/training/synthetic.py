@@ -45,6 +45,12 @@ class SyntheticExamples:
     content_dim: int = 6
     encoder: PlainEncoder = field(default_factory=PlainEncoder)
 
+    def history_content(self, rows: slice | np.ndarray, length: int) -> np.ndarray:
+        """Content vectors of the history, float32 [n, length, D]; items are numbered 0 .. and coded 3 .."""
+        code = self.history_item[rows][:, :length]
+        vectors = self.items.content[np.maximum(code - 3, 0)]
+        return np.where((code > 0)[..., None], vectors, 0.0).astype(np.float32)
+
     def spec(self) -> InputSpec:
         return InputSpec(
             categorical=("user_id", "item_id", "category", "surface"),

@@ -99,11 +99,19 @@ def test_prefetch_keeps_order_and_raises_where_the_error_was() -> None:
         next(results)
 
 
-@pytest.mark.parametrize(("survives", "every"), [(14, 60.0), (18, 0.0)])
-def test_a_resumed_run_has_the_same_bits(survives: int, every: float, tmp_path: Path) -> None:
+TRANSACT = {**SMALL, "sequence": "transact", "sequence_dim": "4", "time_mask_hours": "24"}
+
+
+@pytest.mark.parametrize(
+    ("survives", "every", "overrides"), [(14, 60.0, SMALL), (18, 0.0, SMALL), (15, 0.0, TRANSACT)]
+)
+def test_a_resumed_run_has_the_same_bits(
+    survives: int, every: float, overrides: dict[str, str], tmp_path: Path
+) -> None:
     """Killed between epochs' checkpoints, and (every = 0) with a checkpoint after every batch."""
     examples = make_examples(3000)
-    plan = plan_of(checkpoint_seconds=every, precision="auto")
+    options = dataclasses.replace(OPTIONS, overrides=overrides)
+    plan = plan_of(options, checkpoint_seconds=every, precision="auto")
     (tmp_path / "whole").mkdir()
     (tmp_path / "cut").mkdir()
     whole, expected = fitted(examples, plan, tmp_path / "whole")

@@ -1,0 +1,35 @@
+"""What training does to histories that serving does not."""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+
+from adstool.models.inputs import Batch
+
+HISTORY_INPUTS = ("history_item", "history_category", "history_action", "history_age", "history_content")
+
+
+def forget_newest(batch: Batch, hours: float, rng: np.random.Generator) -> None:
+    """Take the events newer than U(0, hours) before its request out of each row's history, in place.
+
+    The random time window mask of TransAct (Xia et al. 2023, section 3.3.3): the model must not lean on what
+    happened a moment ago, which arrives late in serving and makes feeds repeat themselves. Older events move
+    up, as if the newest had not arrived yet. `hours` > 0; all randomness from `rng`.
+    """
+    age, action = batch["history_age"], batch["history_action"]
+    window = np.log1p(rng.random(len(age)) * hours).astype(np.float32)
+    newer = (age < torch.from_numpy(window).unsqueeze(1)) & (action > 0)
+    count = newer.sum(dim=1)  # entries are newest first, so these are the first ones
+    rows = count.nonzero().squeeze(1)
+    if not len(rows):
+        return
+    length = action.shape[1]
+    places = torch.arange(length) + count[rows].unsqueeze(1)
+    gone = places >= length
+    places = places.clamp_max(length - 1)
+    for name in HISTORY_INPUTS:
+        if name in batch:
+            moved = batch[name][rows.unsqueeze(1), places]
+            moved[gone] = 0
+            batch[name][rows] = moved
