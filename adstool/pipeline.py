@@ -203,6 +203,8 @@ def _inputs(job: Job, stage: Stage, recorded: dict[str, dict[str, str]]) -> dict
     if "semantic" in stage.needs:
         ids = job.workspace.current_run("semantic")
         parts["the semantic ids"] = ids.name if ids else ""
+    if stage.name == "index" and (users := job.workspace.current_run("users")) is not None:
+        parts["the users' vectors"] = users.name
     if "features" in stage.sections and job.settings.features.knowledge:
         rows = job.connection.execute(load_sql("pipeline_knowledge")).fetchall()
         parts["what enrich found"] = str(rows[0][0])

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from adstool.evaluation.bootstrap import Resampler
 from adstool.evaluation.context import Evaluation
 from adstool.evaluation.visits import Past, Wanted, cut, sample_requests
-from adstool.funnel.sources import SOURCES, Found, merge
+from adstool.funnel.sources import Found, merge, sources_with
 
 Array = NDArray[Any]
 DEPTHS = (10, 50, 100, 500)
@@ -31,13 +31,14 @@ def evaluate_retrieval(evaluation: Evaluation) -> dict[str, Any]:
     requests = sample_requests(evaluation)
     wanted = past.wanted(requests)
     found: list[dict[str, Found]] = []
-    times: dict[str, list[float]] = {name: [] for name in SOURCES}
+    sources = sources_with(past.index.sequence)
+    times: dict[str, list[float]] = {name: [] for name in sources}
     eligible = []
     for request in requests:
         asked = past.asked(request)
         eligible.append(np.flatnonzero(asked.eligible))
         one = {}
-        for name, source in SOURCES.items():
+        for name, source in sources.items():
             start = time.perf_counter()
             one[name] = source(asked, DEPTHS[-1])
             times[name].append(1000 * (time.perf_counter() - start))
@@ -60,12 +61,13 @@ def judge(
     corpus: float,
     evaluation: Evaluation,
 ) -> dict[str, Any]:
-    """The figures of every source and of all together, from what each found for every user."""
+    """The figures of every source (those of `times`) and of all together, from what each found for every
+    user."""
     depths = [k for k in DEPTHS if k < corpus] or [max(1, int(corpus) // 2)]
     unique_at = max((k for k in depths if k <= UNIQUE_AT), default=depths[0])
     users = evaluation.resampler(np.arange(len(wanted)))
-    sources = {}
-    for name in SOURCES:
+    sources: dict[str, Any] = {}
+    for name in times:
         lists = {k: [one[name].positions[:k] for one in found] for k in depths}
         sources[name] = _recalls(users, lists, wanted)
         alone = [_alone(one, name, unique_at) for one in found]
@@ -73,7 +75,7 @@ def judge(
         taken = [len(one[name].positions) for one in found]
         sources[name]["candidates"] = float(np.mean(taken)) if taken else 0.0
         sources[name]["ms"] = quantiles(times[name])
-    together = {k: [merge(one, max(k // len(SOURCES), 1), k).positions for one in found] for k in depths}
+    together = {k: [merge(one, max(k // len(times), 1), k).positions for one in found] for k in depths}
     merged = _recalls(users, together, wanted)
     deepest = [len(positions) for positions in together[depths[-1]]]
     merged["candidates"] = float(np.mean(deepest)) if deepest else 0.0

@@ -15,7 +15,7 @@ from adstool.workspace import Workspace, read_json
 if TYPE_CHECKING:
     import duckdb
 
-MODELS = ("clip", "retrieval", "lightweight", "engagement")
+MODELS = ("clip", "users", "retrieval", "lightweight", "engagement")
 REASONS = 12  # reasons of refused rows that are listed
 QUANTIZED = (
     ("size_ratio", "size", "{:.0%} of the original", "", ""),

@@ -112,6 +112,7 @@ class Past:
             two_tower=self.index.two_tower,
             clip=self.index.clip,
             semantic=self.index.semantic,
+            sequence=self.index.sequence,
             by_popularity=np.argsort(-self.popularity, kind="stable"),
             popularity=self.popularity,
             created=self.created,

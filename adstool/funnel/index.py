@@ -1,8 +1,9 @@
 """The index: what was known at one moment, and the vectors of every item that can be ranked.
 
 A run of "index" holds state/ (the serving state), two_tower.npy and lightweight.npy (vectors by position in
-the corpus), ann.lance/ where the corpus is large, and index.json, which names the runs whose towers made the
-vectors, how they are searched and what was measured to choose that. All of it is memory-mapped.
+the corpus), sequence/ where users' vectors were trained, ann.lance/ where the corpus is large, and
+index.json, which names the runs whose models made the vectors, how they are searched and what was measured to
+choose that. All of it is memory-mapped.
 """
 
 from __future__ import annotations
@@ -23,6 +24,7 @@ from adstool.features.encoder import FeatureEncoder
 from adstool.features.state import ServingState
 from adstool.funnel.ann import AnnChoice, ExactIndex, VectorIndex, open_ann
 from adstool.funnel.semantic import SemanticIndex
+from adstool.funnel.sequence import SequenceIndex
 from adstool.funnel.sources import SOURCES
 from adstool.funnel.tuning import QUERIES, build_chosen, chosen_before, tune
 from adstool.progress import log, track
@@ -35,6 +37,7 @@ if TYPE_CHECKING:
 CHUNK = 8192  # items encoded at once
 TOWERS = {"retrieval": "two_tower", "lightweight": "lightweight"}  # model -> its file of vectors
 ANN = "ann.lance"
+SEQUENCE = "sequence"
 
 
 @dataclass(frozen=True)
@@ -61,6 +64,7 @@ class Index:
     two_tower: VectorIndex
     clip: VectorIndex
     semantic: SemanticIndex
+    sequence: SequenceIndex | None  # None: there was no users model
     runs: dict[str, str]  # model -> run whose towers made the vectors
 
 
@@ -96,10 +100,15 @@ def build_index(
     corpus = encode_corpus(state, towers)
     for model, name in TOWERS.items():
         _save(run_dir / f"{name}.npy", corpus.two_tower if model == "retrieval" else corpus.lightweight)
+    tables = {"two_tower": corpus.two_tower, "clip": corpus.content}
+    users = ws.current_run("users")
+    if users is not None:
+        tables["sequence"] = SequenceIndex.write(users, run_dir / SEQUENCE, items, corpus_rows(state))
     tuning = _tunings(settings, run_dir, state, corpus, towers) if tuned else _earlier_tunings(ws)
-    chosen = _build_searches(corpus, run_dir, tuning)
+    chosen = _build_searches(tables, run_dir, tuning)
     with_content = int((np.abs(corpus.content).max(axis=1) > 0).sum()) if len(corpus) else 0
-    rows = {"clip": with_content, "semantic": len(SemanticIndex(corpus.codes))}
+    known = int(np.abs(tables["sequence"]).any(axis=1).sum()) if users is not None else 0
+    rows = {"clip": with_content, "semantic": len(SemanticIndex(corpus.codes)), "sequence": known}
     document = {
         "sources": {
             name: {
@@ -107,6 +116,7 @@ def build_index(
                 "index": chosen[name].kind if name in chosen else "scan",
             }
             for name in SOURCES
+            if name != "sequence" or users is not None
         },
         "search": {name: asdict(choice) for name, choice in chosen.items()},
         "tuning": tuning,
@@ -114,6 +124,7 @@ def build_index(
         "item_type": state.spec.corpus,
         "as_of": state.as_of,
         "runs": {model: run.name for model, run in runs.items()},
+        "users": users.name if users is not None else "",
         "semantic": items.semantic,
     }
     write_json(run_dir / "index.json", document)
@@ -126,10 +137,12 @@ def build_index(
     return {**document, "seconds": round(time.perf_counter() - started, 2)}
 
 
-def _build_searches(corpus: Corpus, run_dir: Path, tuning: dict[str, Any]) -> dict[str, AnnChoice]:
+def _build_searches(
+    tables: dict[str, np.ndarray], run_dir: Path, tuning: dict[str, Any]
+) -> dict[str, AnnChoice]:
     """Build the way of searching of each table of vectors; a choice that no longer holds leaves `tuning`."""
     chosen: dict[str, AnnChoice] = {}
-    for name, vectors in (("two_tower", corpus.two_tower), ("clip", corpus.content)):
+    for name, vectors in tables.items():
         before = chosen_before(tuning.get(name), *vectors.shape)
         if before is None and tuning.pop(name, None):
             log.info("The number of items changed since '%s' was tuned: adstool index --tune", name)
@@ -232,6 +245,12 @@ def load_index(run_dir: Path) -> Index:
     rows = slice(first, first + len(vectors["two_tower"]))
     content, codes = state.items.content[rows], state.items.codes[rows]
     corpus = Corpus(first, vectors["two_tower"], vectors["lightweight"], content, codes)
+    sequence = None
+    if "sequence" in searched:
+        choice = AnnChoice(**searched["sequence"])
+        table = SequenceIndex.load_vectors(run_dir / SEQUENCE)
+        search = open_ann(choice, table, run_dir / ANN, "sequence")
+        sequence = SequenceIndex(run_dir / SEQUENCE, state.items, table, search)
     return Index(
         run_dir,
         state,
@@ -239,6 +258,7 @@ def load_index(run_dir: Path) -> Index:
         open_ann(chosen["two_tower"], corpus.two_tower, run_dir / ANN, "two_tower"),
         open_ann(chosen["clip"], corpus.content, run_dir / ANN, "clip"),
         SemanticIndex(codes),
+        sequence,
         runs,
     )
 
@@ -254,5 +274,6 @@ def index_as_of(index: Index, build: Callable[[], ServingState], towers: dict[st
         ExactIndex(corpus.two_tower),
         ExactIndex(corpus.content),
         index.semantic,
+        index.sequence.exact() if index.sequence is not None else None,
         index.runs,
     )

@@ -228,6 +228,7 @@ class Ranker:
             two_tower=moment.index.two_tower,
             clip=moment.index.clip,
             semantic=moment.index.semantic,
+            sequence=moment.index.sequence,
             by_popularity=moment.by_popularity,
             popularity=moment.popularity,
             created=moment.created,

@@ -15,6 +15,7 @@ from adstool.features.items import NO_TIME
 from adstool.features.state import RequestContext, ServingState
 from adstool.funnel.ann import VectorIndex, best
 from adstool.funnel.semantic import SemanticIndex
+from adstool.funnel.sequence import SequenceIndex
 
 NEIGHBOURS_OF = 5  # last engaged items whose neighbours are looked for
 PREFIXES_OF = 50  # last engaged items whose semantic ids are looked for
@@ -50,6 +51,7 @@ class Asked:
     two_tower: VectorIndex
     clip: VectorIndex
     semantic: SemanticIndex
+    sequence: SequenceIndex | None  # None: no users' vectors were trained
     by_popularity: np.ndarray  # int64, positions by falling popularity
     popularity: np.ndarray  # float32 [n]
     created: np.ndarray  # int64 [n], microseconds
@@ -90,6 +92,13 @@ def semantic(asked: Asked, depth: int) -> Found:
     positions = np.flatnonzero(asked.eligible & (scores > 0))
     order = np.lexsort((positions, -asked.popularity[positions], -scores[positions]))[:depth]
     return Found(positions[order], scores[positions[order]])
+
+
+def sequence(asked: Asked, depth: int) -> Found:
+    """Items that go on from what the user engaged with, in order, by the `users` model."""
+    if asked.sequence is None:
+        return Found.nothing()
+    return Found(*asked.sequence.search(asked.state, asked.ctx, depth, asked.eligible))
 
 
 def popular(asked: Asked, depth: int) -> Found:
@@ -136,10 +145,16 @@ SOURCES: dict[str, Source] = {
     "two_tower": two_tower,
     "clip": clip,
     "semantic": semantic,
+    "sequence": sequence,
     "interests": interests,
     "popular": popular,
     "fresh": fresh,
 }
+
+
+def sources_with(sequences: SequenceIndex | None) -> dict[str, Source]:
+    """The sources to ask: all, but `sequence` only where its model was trained, so that it takes no share."""
+    return {name: one for name, one in SOURCES.items() if name != "sequence" or sequences is not None}
 
 
 @dataclass(frozen=True)
@@ -159,9 +174,10 @@ class Candidates:
 
 def retrieve(asked: Asked, total: int) -> Candidates:
     """At most `total` distinct candidates: an equal share from every source, the rest from the two towers."""
-    share = max(total // len(SOURCES), 1)
-    depth = {name: total if name == FILLER else share for name in SOURCES}
-    return merge({name: source(asked, depth[name]) for name, source in SOURCES.items()}, share, total)
+    sources = sources_with(asked.sequence)
+    share = max(total // len(sources), 1)
+    depth = {name: total if name == FILLER else share for name in sources}
+    return merge({name: source(asked, depth[name]) for name, source in sources.items()}, share, total)
 
 
 def merge(found: Mapping[str, Found], share: int, total: int) -> Candidates:

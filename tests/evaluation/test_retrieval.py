@@ -23,13 +23,14 @@ def _wanted(positions: list[int], new: list[bool], fresh: list[int]) -> Wanted:
 
 @pytest.fixture
 def stage(make_evaluation: Any) -> dict[str, Any]:
-    assert list(SOURCES) == ["two_tower", "clip", "semantic", "interests", "popular", "fresh"]
+    assert list(SOURCES) == ["two_tower", "clip", "semantic", "sequence", "interests", "popular", "fresh"]
     tower = list(range(100, 160))
     found = [
         {
             "two_tower": _found([1, 2, *tower]),
             "clip": _found([2, 3]),
             "semantic": _found([2]),
+            "sequence": _found([]),
             "interests": _found([]),
             "popular": _found([50]),
             "fresh": _found([7]),
@@ -38,6 +39,7 @@ def stage(make_evaluation: Any) -> dict[str, Any]:
             "two_tower": _found([*tower, 9]),
             "clip": _found([]),
             "semantic": _found([]),
+            "sequence": _found([]),
             "interests": _found([3]),
             "popular": _found([50, 4]),
             "fresh": _found([7, 8]),
@@ -67,7 +69,8 @@ def test_unique_and_new_items(stage: dict[str, Any]) -> None:
     sources = stage["sources"]
     # Nobody else had 1, 3, 50 or 8; items 2 and the second user's 3 were wanted by nobody.
     unique = {name: sources[name]["unique"] for name in SOURCES}
-    assert (unique.pop("semantic"), unique.pop("interests")) == (0.0, 0.0)
+    nothing = (unique.pop("semantic"), unique.pop("sequence"), unique.pop("interests"))
+    assert nothing == (0.0, 0.0, 0.0)
     assert list(unique.values()) == [pytest.approx(1 / 6)] * 4
     assert stage["cold_wanted"] == 3
     assert sources["clip"]["cold_recall"] == pytest.approx(1 / 3)

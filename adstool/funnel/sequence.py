@@ -1,0 +1,81 @@
+"""Items that go on from what the user engaged with, in order: the `users` model at serving, without torch."""
+
+from __future__ import annotations
+
+import shutil
+from functools import cached_property
+from pathlib import Path
+
+import numpy as np
+
+from adstool.errors import AdstoolError
+from adstool.features.item_codes import FILE, ItemCodes, code_sequence
+from adstool.features.items import ItemTable, mapped
+from adstool.features.state import RequestContext, ServingState
+from adstool.funnel.ann import ExactIndex, VectorIndex
+from adstool.serving.scorer import GraphSession
+from adstool.workspace import read_json
+
+KEPT = ("user.onnx", "config.json", FILE)  # of a run, what answering a request takes
+VECTORS = "vectors.npy"
+
+
+class SequenceIndex:
+    """The user's side of a run of `users`, and the corpus by its vectors."""
+
+    def __init__(self, folder: Path, items: ItemTable, vectors: np.ndarray, index: VectorIndex) -> None:
+        """folder: as `write` left it. vectors: float32 [n, d + 1] by position, which `index` searches."""
+        self._folder, self._items, self._vectors, self._index = folder, items, vectors, index
+        self._length = int(read_json(folder / "config.json")["config"]["length"])
+        self._codes = ItemCodes.load(folder).of_rows(items)
+        self._known = np.abs(vectors).max(axis=1, initial=0.0) > 0
+
+    @staticmethod
+    def write(run_dir: Path, folder: Path, items: ItemTable, rows: np.ndarray) -> np.ndarray:
+        """Write into `folder` what answering takes from a run of `users`, so that the run itself may go.
+
+        Returns the vectors of the items at these rows: embedding and bias, zeros for an item that training
+        has not seen.
+        """
+        folder.mkdir(parents=True, exist_ok=True)
+        for name in KEPT:
+            shutil.copyfile(run_dir / name, folder / name)
+        codes = ItemCodes.load(run_dir).of_rows(items)[rows]
+        vectors = GraphSession(run_dir / "item.onnx").run({"code": codes})
+        vectors[codes == 0] = 0.0
+        np.save(folder / VECTORS, vectors)
+        return vectors
+
+    @staticmethod
+    def load_vectors(folder: Path) -> np.ndarray:
+        """The vectors that `write` wrote, memory-mapped; raises AdstoolError when damaged or absent."""
+        try:
+            return mapped(folder / VECTORS)
+        except (OSError, ValueError, EOFError) as error:
+            raise AdstoolError(f"{folder} holds no whole index: {error}", "Run adstool index.") from None
+
+    def exact(self) -> SequenceIndex:
+        """The same, every vector compared."""
+        return SequenceIndex(self._folder, self._items, self._vectors, ExactIndex(self._vectors))
+
+    @cached_property
+    def _session(self) -> GraphSession:
+        return GraphSession(self._folder / "user.onnx")
+
+    def user(self, state: ServingState, ctx: RequestContext) -> np.ndarray | None:
+        """The user's vector at the request, float32 [d + 1]; None for one who engaged with nothing known."""
+        history = code_sequence(state.engagements, self._codes, ctx.start, ctx.end)[-self._length :]
+        if not len(history):
+            return None
+        padded = np.zeros((1, self._length), dtype=np.int64)
+        padded[0, : len(history)] = history
+        return np.asarray(self._session.run({"sequence": padded})[0])
+
+    def search(
+        self, state: ServingState, ctx: RequestContext, k: int, eligible: np.ndarray
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """The at most k eligible positions with the largest logits, and those: see VectorIndex.search."""
+        user = self.user(state, ctx)
+        if user is None:
+            return np.zeros(0, dtype=np.int64), np.zeros(0, dtype=np.float32)
+        return self._index.search(user, k, eligible & self._known)
