@@ -23,7 +23,7 @@ HIDDEN = -1e9  # the score of what must not be attended to
 class SequenceConfig:
     """The sizes of the sequence encoders; a model's config inherits them."""
 
-    sequence: str = "none"  # none | transact: what reads the history beside its weighted mean
+    sequence: str = "none"  # none | transact | hstu: what reads the history beside its weighted mean
     sequence_dim: int = 32  # e, the width of an item in a sequence
     sequence_layers: int = 2
     sequence_heads: int = 2
@@ -82,13 +82,12 @@ class EventTokens(nn.Module):
 class EncoderLayer(nn.Module):
     """A transformer layer with its norms behind (Vaswani et al. 2017): x = LN(x + attention), LN(x + MLP)."""
 
-    def __init__(self, width: int, heads: int, hidden: int, dropout: float) -> None:
+    def __init__(self, width: int, heads: int, hidden: int) -> None:
         super().__init__()
         self.heads = heads
         self.project = nn.Linear(width, 3 * width)
         self.output = nn.Linear(width, width)
         self.mlp = nn.Sequential(nn.Linear(width, hidden), nn.ReLU(), nn.Linear(hidden, width))
-        self.dropout = nn.Dropout(dropout)
         self.first, self.second = nn.LayerNorm(width), nn.LayerNorm(width)
 
     def forward(self, x: Tensor, projected: Tensor, hidden: Tensor) -> Tensor:
@@ -99,8 +98,8 @@ class EncoderLayer(nn.Module):
         scores = torch.matmul(query, key.transpose(2, 3)) * query.shape[3] ** -0.5  # [B, heads, L, L]
         weights = torch.softmax(scores.masked_fill(hidden[:, None, None], HIDDEN), dim=3)
         seen = torch.matmul(weights, value).transpose(1, 2).flatten(2)
-        x = self.first(x + self.dropout(self.output(seen)))
-        result: Tensor = self.second(x + self.dropout(self.mlp(x)))
+        x = self.first(x + self.output(seen))
+        result: Tensor = self.second(x + self.mlp(x))
         return result
 
 
@@ -115,18 +114,15 @@ class TransAct(nn.Module):
     def __init__(self, actions: int, length: int, config: SequenceConfig, dropout: float) -> None:
         super().__init__()
         width = 3 * config.sequence_dim
-        if config.sequence_heads < 1 or width % config.sequence_heads:
-            raise UsageError(
-                f"sequence_heads {config.sequence_heads} does not divide the tokens' width {width}.",
-                "It must divide three times sequence_dim.",
-            )
+        _check_heads(config.sequence_heads, width)
         self.event = EventTokens(actions, config.sequence_dim)
         self.layers = nn.ModuleList(
-            EncoderLayer(width, config.sequence_heads, config.sequence_hidden, dropout)
+            EncoderLayer(width, config.sequence_heads, config.sequence_hidden)
             for _ in range(config.sequence_layers)
         )
         self.latest = min(config.sequence_latest, length)
         self.pool = nn.Linear(width, width)
+        self.dropout = nn.Dropout(dropout)
         self.width = width * (1 + self.latest)
 
     def forward(self, items: Tensor, action: Tensor, age: Tensor, candidate: Tensor) -> Tensor:
@@ -143,7 +139,110 @@ class TransAct(nn.Module):
         largest = x.masked_fill(empty, HIDDEN).amax(dim=1)
         largest = largest.masked_fill(hidden.all(dim=1, keepdim=True), 0.0)
         newest = x.masked_fill(empty, 0.0)[:, : self.latest].flatten(1)
-        return torch.cat([self.pool(largest), newest], dim=1)
+        encoded: Tensor = self.dropout(torch.cat([self.pool(largest), newest], dim=1))
+        return encoded
+
+
+class HstuLayer(nn.Module):
+    """A layer of HSTU (Zhai et al. 2024, eq. 1-3) for a history and candidates that do not see each other.
+
+    U, V, Q, K = split(SiLU(W1 LN(X))); A = SiLU(Q K^T + bias of distance + bias of time) / N, where an event
+    sees itself and older ones, a candidate itself and all events; Y = W2(LN(A V) * U) + X. What a candidate
+    becomes depends on the history and itself alone, and the history does not depend on any candidate.
+    """
+
+    def __init__(self, width: int, heads: int, length: int, dropout: float) -> None:
+        super().__init__()
+        self.heads, self.size = heads, length + 1
+        self.normalize, self.inner = nn.LayerNorm(width), nn.LayerNorm(width)
+        self.project = nn.Linear(width, 4 * width)
+        self.output = nn.Linear(width, width)
+        self.dropout = nn.Dropout(dropout)
+        self.distance = nn.Parameter(torch.zeros(heads, length + 1))  # of an event from who looks at it
+        self.time = nn.Linear(AGES, heads, bias=False)
+
+    def split(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        """x [n, T, d] -> U [n, T, d], and V, Q, K [n, heads, T, d / heads]."""
+        gate, *rest = nn.functional.silu(self.project(self.normalize(x))).chunk(4, dim=2)
+        n, length, width = x.shape
+        shape = (n, length, self.heads, width // self.heads)
+        value, query, key = (part.reshape(shape).transpose(1, 2) for part in rest)
+        return gate, value, query, key
+
+    def close(self, x: Tensor, seen: Tensor, gate: Tensor) -> Tensor:
+        """W2(LN(A V) * U) + X from A V [n, heads, T, d / heads]."""
+        joined = self.inner(seen.transpose(1, 2).flatten(2)) * gate
+        result: Tensor = x + self.dropout(self.output(joined))
+        return result
+
+    def read(self, candidate: Tensor, history: Tensor, knots: Tensor, present: Tensor) -> Tensor:
+        """Candidates [B, 1, d] after they looked at the history [U, L, d] and at themselves."""
+        gate, value, query, key = self.split(candidate)
+        _, values, _, keys = self.split(history)
+        bias = self.time(knots).transpose(1, 2).unsqueeze(2) + self.distance[:, None, 1:]  # [U, heads, 1, L]
+        scores = torch.matmul(query, keys.transpose(2, 3)) + bias
+        weights = nn.functional.silu(scores) * present[:, None, None] / self.size
+        own = (query * key).sum(dim=3, keepdim=True) + self.distance[:, None, :1]
+        seen = torch.matmul(weights, values) + nn.functional.silu(own) / self.size * value
+        return self.close(candidate, seen, gate)
+
+    def remember(self, history: Tensor, between: Tensor, mask: Tensor) -> Tensor:
+        """The history [U, L, d] after each event looked at itself and at older ones.
+
+        between: knots [U, L, L, AGES] of the time between two events. mask [U, L, L]: who may see whom.
+        """
+        gate, value, query, key = self.split(history)
+        places = torch.arange(history.shape[1], device=history.device)
+        distance = self.distance[:, (places - places.unsqueeze(1)).clamp_min(0)]  # [heads, L, L]
+        bias = self.time(between).permute(0, 3, 1, 2) + distance
+        weights = nn.functional.silu(torch.matmul(query, key.transpose(2, 3)) + bias)
+        seen = torch.matmul(weights * mask.unsqueeze(1) / self.size, value)
+        return self.close(history, seen, gate)
+
+
+class Hstu(nn.Module):
+    """HSTU as a ranker: tokens item + action of the history, and the candidate as one more token each.
+
+    The history passes all layers but the last once for all candidates of a request; a candidate costs one
+    token a layer.
+    """
+
+    def __init__(self, actions: int, length: int, config: SequenceConfig, dropout: float) -> None:
+        super().__init__()
+        width = config.sequence_dim
+        _check_heads(config.sequence_heads, width)
+        self.event = nn.Embedding(actions + 1, width)  # 0: the candidate, of which nothing is known yet
+        nn.init.normal_(self.event.weight, std=0.5)
+        self.layers = nn.ModuleList(
+            HstuLayer(width, config.sequence_heads, length, dropout) for _ in range(config.sequence_layers)
+        )
+        self.older: Tensor  # newest first, so an event sees what is to its right
+        self.register_buffer("older", torch.ones(length, length).triu(), persistent=False)
+        self.normalize = nn.LayerNorm(width)
+        self.width = width
+
+    def forward(self, items: Tensor, action: Tensor, age: Tensor, candidate: Tensor) -> Tensor:
+        """items [U, L, e], action and age [U, L], candidate [B, e] -> [B, e]."""
+        present = (action > 0).to(items.dtype)
+        history = items + self.event(action)
+        x = (candidate + self.event.weight[0]).unsqueeze(1)
+        knots = hats(age, AGES)
+        hours = torch.exp(age)
+        apart = torch.log1p((hours.unsqueeze(1) - hours.unsqueeze(2)).clamp_min(0.0))  # [i, j]: j before i
+        between = hats(apart, AGES)
+        mask = self.older * present.unsqueeze(1)
+        for index, layer in enumerate(self.layers):
+            assert isinstance(layer, HstuLayer)
+            x = layer.read(x, history, knots, present)
+            if index + 1 < len(self.layers):
+                history = layer.remember(history, between, mask)
+        encoded: Tensor = self.normalize(x.flatten(1))
+        return encoded
+
+
+def _check_heads(heads: int, width: int) -> None:
+    if heads < 1 or width % heads:
+        raise UsageError(f"sequence_heads={heads} does not divide the tokens' width {width}.", "Try 2.")
 
 
 def _split_projection(project: nn.Linear, user: Tensor, candidate: Tensor) -> Tensor:
@@ -153,10 +252,16 @@ def _split_projection(project: nn.Linear, user: Tensor, candidate: Tensor) -> Te
 
 
 # (actions, history length, config, dropout) -> an encoder with `width`.
-ENCODERS: dict[str, Callable[[int, int, SequenceConfig, float], TransAct]] = {"transact": TransAct}
+Encoder = TransAct | Hstu
+ENCODERS: dict[str, Callable[[int, int, SequenceConfig, float], Encoder]] = {
+    "transact": TransAct,
+    "hstu": Hstu,
+}
 
 
-def build_sequence(actions: int, length: int, config: SequenceConfig, dropout: float) -> TransAct | None:
+def build_sequence(
+    actions: int, length: int, config: SequenceConfig, dropout: float
+) -> TransAct | Hstu | None:
     """The encoder that `config` names, None for none. Raises UsageError for an unknown name or no history."""
     name = config.sequence
     if name == "none":

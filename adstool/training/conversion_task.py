@@ -30,6 +30,7 @@ from adstool.training.conversion_losses import (
 )
 from adstool.training.delay import METHODS
 from adstool.training.predict import gather
+from adstool.training.sequences import mask_time
 
 if TYPE_CHECKING:
     from adstool.features.dataset import Dataset
@@ -94,7 +95,9 @@ class ConversionTask:
 
     def load(self, rows: Rows, rng: np.random.Generator) -> Batch:
         """Inputs and what was observed, of training observations."""
-        return self._load(self.data.train, rows)
+        batch = self._load(self.data.train, rows)
+        mask_time(self.model.config, batch, rng)
+        return batch
 
     def _load(self, seen: Observations, rows: Rows) -> Batch:
         model = self.model

@@ -22,7 +22,7 @@ from adstool.training.metrics import log_loss, sigmoid
 from adstool.training.options import Plan, TrainOptions, TrainResult, make_plan
 from adstool.training.predict import gather, predict_logits
 from adstool.training.record import fingerprint_of, finish_run, fit_run, probability_metrics
-from adstool.training.sequences import forget_newest
+from adstool.training.sequences import mask_time
 from adstool.workspace import Workspace
 
 if TYPE_CHECKING:
@@ -38,6 +38,7 @@ PRESETS: dict[str, dict[str, Any]] = {
     "dhen": {"average": 0.99, "trunk": "dhen"},
     "wukong": {"average": 0.99, "trunk": "wukong"},
     "transact": {"average": 0.99, "cross_rank": 64, "sequence": "transact"},
+    "hstu": {"average": 0.99, "cross_rank": 64, "sequence": "hstu"},
     "dcnv2": {
         # The DCN-V2 that public CTR benchmarks train: 3 crosses beside an MLP of 400 x 3, 16 a field.
         "hidden": (400, 400, 400),
@@ -73,9 +74,7 @@ class EngagementTask:
         """Inputs, labels and weights of training rows."""
         rows = rows + self.first
         batch = gather(self.examples, self.model.input_names, rows, self.model.config.history_used)
-        config = self.model.config
-        if self.model.sequence is not None and config.time_mask_hours:
-            forget_newest(batch, config.time_mask_hours, rng)
+        mask_time(self.model.config, batch, rng)
         batch["labels"] = torch.from_numpy(happened(self.examples.labels[rows]))
         batch["weight"] = torch.from_numpy(np.ascontiguousarray(self.examples.sample_weight[rows]))
         return batch

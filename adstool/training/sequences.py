@@ -6,8 +6,15 @@ import numpy as np
 import torch
 
 from adstool.models.inputs import Batch
+from adstool.models.sequences import SequenceConfig
 
 HISTORY_INPUTS = ("history_item", "history_category", "history_action", "history_age", "history_content")
+
+
+def mask_time(config: SequenceConfig, batch: Batch, rng: np.random.Generator) -> None:
+    """`forget_newest`, where the model that is trained has a sequence encoder and asks for it."""
+    if config.sequence != "none" and config.time_mask_hours:
+        forget_newest(batch, config.time_mask_hours, rng)
 
 
 def forget_newest(batch: Batch, hours: float, rng: np.random.Generator) -> None:

@@ -16,7 +16,16 @@ from adstool.errors import UsageError
 from adstool.features.engagements import SHARED_INPUTS
 from adstool.models.inputs import Batch
 from adstool.models.registry import save_model
-from adstool.models.sequences import EncoderLayer, ItemTokens, SequenceConfig, TransAct, hats
+from adstool.models.sequences import (
+    ENCODERS,
+    EncoderLayer,
+    Hstu,
+    HstuLayer,
+    ItemTokens,
+    SequenceConfig,
+    TransAct,
+    hats,
+)
 from adstool.serving.export import export_run, random_inputs
 from adstool.serving.scorer import Scorer, as_served
 from adstool.training.predict import gather
@@ -72,6 +81,62 @@ def test_transact_is_torchs_transformer_over_the_whole_tokens() -> None:
     torch.testing.assert_close(got[2], torch.cat([model.pool.bias, torch.zeros(36)]))
 
 
+def silu(x: np.ndarray) -> np.ndarray:
+    return x / (1.0 + np.exp(-x))
+
+
+def normal(x: np.ndarray) -> np.ndarray:
+    return (x - x.mean(-1, keepdims=True)) / np.sqrt(x.var(-1, keepdims=True) + 1e-5)
+
+
+def dense(layer: nn.Linear, x: np.ndarray) -> np.ndarray:
+    out = x @ layer.weight.detach().numpy().astype(np.float64).T
+    return out if layer.bias is None else out + layer.bias.detach().numpy()
+
+
+def hstu_by_hand(
+    layer: HstuLayer, x: np.ndarray, hours: np.ndarray, place: np.ndarray, mask: np.ndarray
+) -> np.ndarray:
+    """One layer over one sequence that holds the history and every candidate, pair by pair."""
+    heads, dim = layer.heads, x.shape[1]
+    u, v, q, k = np.split(silu(dense(layer.project, normal(x))), 4, axis=1)
+    time, distance = layer.time.weight.detach().numpy(), layer.distance.detach().numpy()
+    seen, size = np.zeros_like(x), dim // heads
+    for i, j in zip(*np.nonzero(mask), strict=True):
+        knot = np.log1p(max(hours[j] - hours[i], 0.0))
+        for head in range(heads):
+            part = slice(head * size, (head + 1) * size)
+            score = q[i, part] @ k[j, part] + distance[head, place[j] - place[i]]
+            score += np.interp(knot, np.arange(9), time[head]) if i != j or place[i] else 0.0
+            seen[i, part] += silu(score) / layer.size * v[j, part]
+    return x + dense(layer.output, normal(seen) * u)
+
+
+def test_hstu_is_one_masked_sequence_of_history_and_candidates() -> None:
+    torch.manual_seed(0)
+    config = SequenceConfig(sequence="hstu", sequence_dim=6, sequence_layers=3)
+    model = Hstu(3, 5, config, 0.0)
+    with torch.no_grad():
+        for layer in model.layers:
+            layer.distance.normal_()
+            layer.time.weight.normal_()
+    items, candidates = torch.randn(1, 5, 6), torch.randn(4, 6)
+    for row, events in ((0, 5), (1, 2), (2, 0)):
+        action, age = ACTION[row : row + 1], AGE[row : row + 1]
+        with torch.no_grad():
+            got = model(items, action, age, candidates)
+            past = (items[0] + model.event(action[0]))[:events].numpy().astype(np.float64)
+            ends = (candidates + model.event.weight[0]).numpy().astype(np.float64)
+        # Events newest first at places 1 .. events, then the candidates, all at place 0.
+        x = np.concatenate([past, ends])
+        place = np.array([*range(1, events + 1), 0, 0, 0, 0])
+        hours = np.concatenate([np.expm1(age[0, :events].numpy().astype(np.float64)), np.zeros(4)])
+        mask = (place[None, :] > place[:, None]) | np.eye(len(x), dtype=bool)
+        for layer in model.layers:
+            x = hstu_by_hand(layer, x, hours, place, mask)
+        np.testing.assert_allclose(got.numpy(), normal(x[events:]), rtol=2e-3, atol=2e-4)
+
+
 def test_ages_between_knots_are_interpolated() -> None:
     rng = np.random.default_rng(0)
     ages, values = rng.uniform(-1, 10, 200), rng.normal(size=9)
@@ -94,7 +159,7 @@ def sequence_ranker(kind: str, **changes: object) -> nn.Module:
     return ranker(sequence=kind, sequence_dim=8, **changes)
 
 
-@pytest.mark.parametrize("kind", ["transact"])
+@pytest.mark.parametrize("kind", list(ENCODERS))
 def test_scores_depend_on_a_candidate_and_its_history_only(kind: str, tmp_path: Path) -> None:
     """The same candidate scores the same whoever is ranked with it, in torch and as served."""
     model = sequence_ranker(kind)
@@ -122,7 +187,7 @@ def one_history(inputs: Batch) -> Batch:
     return {name: value[:1] if name in SHARED_INPUTS else value for name, value in inputs.items()}
 
 
-@pytest.mark.parametrize("kind", ["transact"])
+@pytest.mark.parametrize("kind", list(ENCODERS))
 def test_the_history_matters_and_what_lies_behind_its_end_does_not(kind: str) -> None:
     model = sequence_ranker(kind)
     inputs = random_inputs(SPEC, 30, 4, seed=5)
@@ -173,8 +238,9 @@ def test_the_newest_events_are_forgotten_as_if_they_had_not_arrived() -> None:
 def test_what_cannot_be_built_is_said() -> None:
     with pytest.raises(UsageError, match="no sequence encoder 'transakt'"):
         sequence_ranker("transakt")
-    with pytest.raises(UsageError, match="does not divide"):
-        sequence_ranker("transact", sequence_heads=5)
+    for kind in ENCODERS:
+        with pytest.raises(UsageError, match="does not divide"):
+            sequence_ranker(kind, sequence_heads=5)
     flat = dataclasses.replace(SPEC, history_length=0)
     with pytest.raises(UsageError, match="there are none to read"):
         ranker(flat, sequence="transact")

@@ -41,6 +41,7 @@ EVERY = [{"trunk": name} for name in TRUNKS] + [
     {"surface_towers": True},
     {"trunk": "wukong", "surface_towers": True, **MMOE},
     {"sequence": "transact", "trunk": "masknet"},
+    {"sequence": "hstu"},
 ]
 
 
