@@ -12,6 +12,7 @@ from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
 
 from adstool.errors import UsageError
 from adstool.models.layers import CrossNet, MaskBlock, Mlp
@@ -33,6 +34,7 @@ class TrunkConfig:
     trunk_layers: int = 2  # dhen, wukong: layers
     dhen_modules: tuple[str, ...] = ("cross", "mlp", "attention")  # dhen: what a layer adds up
     wukong_rank: int = 8  # wukong: columns of the projection that the pairwise products are taken with
+    recompute: bool = False  # whether training makes activations of the layers again instead of keeping them
 
 
 class Trunk(nn.Module):
@@ -40,12 +42,24 @@ class Trunk(nn.Module):
 
     width: int  # of its output
 
+    def __init__(self, config: TrunkConfig) -> None:
+        super().__init__()
+        self.recompute = config.recompute
+
+    def through(self, part: nn.Module, x: Tensor) -> Tensor:
+        """part(x); in training with `recompute`, x alone is kept for the way back (Chen et al. 2016)."""
+        if self.recompute and self.training and torch.is_grad_enabled():
+            outcome: Tensor = checkpoint(part, x, use_reentrant=False)
+            return outcome
+        plain: Tensor = part(x)
+        return plain
+
 
 class Dcnv2(Trunk):
     """DCN-V2's parallel structure (Wang et al. 2021, fig. 1b): crosses beside an MLP."""
 
     def __init__(self, inputs: int, config: TrunkConfig) -> None:
-        super().__init__()
+        super().__init__(config)
         layers = config.cross_layers
         self.cross = CrossNet(inputs, layers, config.cross_rank) if layers else None
         self.deep = Mlp(inputs, config.hidden, config.dropout)
@@ -53,22 +67,22 @@ class Dcnv2(Trunk):
 
     def forward(self, x: Tensor) -> Tensor:
         """[B, inputs] -> [B, width]."""
-        deep: Tensor = self.deep(x)
-        return deep if self.cross is None else torch.cat([self.cross(x), deep], dim=1)
+        deep = self.through(self.deep, x)
+        return deep if self.cross is None else torch.cat([self.through(self.cross, x), deep], dim=1)
 
 
 class MaskNet(Trunk):
     """The parallel MaskNet (Wang et al. 2021, fig. 4): mask blocks side by side, then an MLP."""
 
     def __init__(self, inputs: int, config: TrunkConfig) -> None:
-        super().__init__()
+        super().__init__(config)
         self.blocks = nn.ModuleList(MaskBlock(inputs, config.mask_width) for _ in range(config.mask_blocks))
         self.deep = Mlp(config.mask_blocks * config.mask_width, config.hidden, config.dropout)
         self.width = self.deep.width
 
     def forward(self, x: Tensor) -> Tensor:
         """[B, inputs] -> [B, width]."""
-        deep: Tensor = self.deep(torch.cat([block(x) for block in self.blocks], dim=1))
+        deep: Tensor = self.deep(torch.cat([self.through(block, x) for block in self.blocks], dim=1))
         return deep
 
 
@@ -76,7 +90,7 @@ class TokenTrunk(Trunk):
     """x cut into tokens, layers [B, T, d] -> [B, T, d] over them, and an MLP on the outcome."""
 
     def __init__(self, inputs: int, config: TrunkConfig, layer: Callable[[TrunkConfig], nn.Module]) -> None:
-        super().__init__()
+        super().__init__(config)
         size = config.tokens * config.token_dim
         self.shape = (config.tokens, config.token_dim)
         self.cut = nn.Linear(inputs, size)
@@ -86,7 +100,9 @@ class TokenTrunk(Trunk):
 
     def forward(self, x: Tensor) -> Tensor:
         """[B, inputs] -> [B, width]."""
-        tokens = self.layers(self.cut(x).unflatten(1, self.shape))
+        tokens = self.cut(x).unflatten(1, self.shape)
+        for layer in self.layers:
+            tokens = self.through(layer, tokens)
         deep: Tensor = self.deep(tokens.flatten(1))
         return deep
 

@@ -34,6 +34,18 @@ EDGE_SAMPLE = 200_000  # rows that the quantile edges of numeric columns rest on
 PRESETS: dict[str, dict[str, Any]] = {
     "small": {"average": 0.99, "cross_rank": 64},
     "base": {"hidden": (400, 400), "cross_layers": 3, "embedding_dim": 16},
+    "large": {
+        # For millions of impressions and a GPU: wukong, which gains most from width and depth.
+        "trunk": "wukong",
+        "embedding_dim": 32,
+        "tokens": 32,
+        "token_dim": 64,
+        "trunk_layers": 4,
+        "wukong_rank": 24,
+        "hidden": (512, 256),
+        "average": 0.99,
+        "recompute": True,
+    },
     "masknet": {"average": 0.99, "trunk": "masknet"},
     "dhen": {"average": 0.99, "trunk": "dhen"},
     "wukong": {"average": 0.99, "trunk": "wukong"},

@@ -14,10 +14,9 @@ from typing import Any, Protocol
 import numpy as np
 import torch
 from torch import Tensor, nn
-from torch.optim import Optimizer
 
 from adstool import progress
-from adstool.device import Device, cpu_has_bf16
+from adstool.device import Device
 from adstool.errors import AdstoolError
 from adstool.models.inputs import Batch
 from adstool.training.batches import Rows, batch_count, epoch_batches, prefetch
@@ -31,7 +30,10 @@ from adstool.training.checkpoint import (
     save_checkpoint,
     unpack,
 )
+from adstool.training.optimizers import make_optimizers, precision_of, threads_for
 from adstool.training.options import LoopConfig
+
+Part = tuple[int, Batch]  # rows and their tensors: a batch is taken in one part, or in several
 
 
 class Task(Protocol):
@@ -118,22 +120,6 @@ def fit(
         torch.set_num_threads(before)
 
 
-def precision_of(config: LoopConfig, device: Device) -> str:
-    """fp32 or bf16: `auto` takes bf16 on GPUs and on processors that multiply it in hardware."""
-    if config.precision != "auto":
-        return config.precision
-    return "bf16" if device.name == "cuda" or (device.name == "cpu" and cpu_has_bf16()) else "fp32"
-
-
-def threads_for(dense: list[nn.Parameter], batch_size: int, available: int) -> int:
-    """All threads for steps of 4 GFLOP and more; one for smaller ones, which wait more than they save.
-
-    It depends on nothing that changes between runs: another number of threads rounds sums differently.
-    """
-    flops = 6 * batch_size * sum(p.numel() for p in dense if p.dim() > 1)
-    return available if flops >= 4e9 else 1
-
-
 class _Fit:
     def __init__(
         self,
@@ -204,16 +190,20 @@ class _Fit:
         tensors["rng"] = _rng_state(self.device)
         save_checkpoint(self.run_dir, self.fingerprint, State(self.progress, tensors))
 
-    def _jobs(self) -> Iterator[partial[tuple[Rows, Batch]]]:
+    def _jobs(self) -> Iterator[partial[tuple[Rows, list[Part]]]]:
         """The epoch's remaining batches; each has its own random stream, so reading ahead changes nothing."""
         seed, epoch = self.config.seed, self.progress.epoch
         order = epoch_batches(self.task.rows, self.config.batch_size, np.random.default_rng((seed, epoch)))
         for step, rows in itertools.islice(enumerate(order), self.progress.step, None):
             yield partial(self._load, rows, (seed, epoch, step + 1))
 
-    def _load(self, rows: Rows, stream: tuple[int, int, int]) -> tuple[Rows, Batch]:
+    def _load(self, rows: Rows, stream: tuple[int, int, int]) -> tuple[Rows, list[Part]]:
         share = rows if self.cluster is None else self.cluster.share(rows)
-        return rows, self.task.load(share, np.random.default_rng(stream))
+        rng = np.random.default_rng(stream)
+        parts = [share]
+        if self.config.accumulate > 1:
+            parts = [part for part in np.array_split(share, self.config.accumulate) if len(part)]
+        return rows, [(len(part), self.task.load(part, rng)) for part in parts]
 
     def _epoch(self, rng: Tensor | None, shown: Any) -> None:
         done, config = self.progress, self.config
@@ -223,8 +213,8 @@ class _Fit:
             torch.manual_seed(config.seed * 1_000_003 + done.epoch + 1)
         self.model.train()
         started = saved = time.perf_counter()
-        for rows, batch in prefetch(self._jobs()):
-            value = self._step({k: v.to(self.device.torch) for k, v in batch.items()}, rows)
+        for rows, parts in prefetch(self._jobs()):
+            value = self._step(parts, rows)
             done.loss_sum += value * len(rows)
             done.loss_rows += len(rows)
             done.step += 1
@@ -237,17 +227,15 @@ class _Fit:
         done.seconds += time.perf_counter() - started
         self._end_epoch(shown)
 
-    def _step(self, batch: Batch, rows: Rows) -> float:
+    def _step(self, parts: list[Part], rows: Rows) -> float:
         rate = self._rate()
         for optimizer in self.optimizers:
             optimizer.param_groups[0]["lr"] = rate
             if len(optimizer.param_groups) > 1:
                 optimizer.param_groups[1]["lr"] = rate
             optimizer.zero_grad(set_to_none=True)
-        with torch.autocast(self.device.name, dtype=torch.bfloat16, enabled=self.precision == "bf16"):
-            loss = self.task.loss(batch)
-        value = float(loss.detach())
-        share = len(rows) if self.cluster is None else len(self.cluster.share(rows))
+        share = sum(count for count, _ in parts)
+        value = sum(self._add_gradient(batch, count / max(share, 1)) for count, batch in parts)
         if self.cluster is not None:
             value = self.cluster.mean(value, share)
         if not math.isfinite(value):
@@ -257,7 +245,6 @@ class _Fit:
                 "training split).",
                 "Lower the learning rate (--set learning_rate=...), or look for damaged numbers in the data.",
             )
-        loss.backward()  # type: ignore[no-untyped-call]
         if self.cluster is not None:
             self.cluster.average_gradients(self.model, share)
         nn.utils.clip_grad_norm_(self.dense, self.config.clip)
@@ -267,6 +254,15 @@ class _Fit:
         if self.mean:
             self._average()
         return value
+
+    def _add_gradient(self, batch: Batch, share: float) -> float:
+        """Add a part's gradient by its share of the batch's rows; returns the loss times that share."""
+        there = {name: value.to(self.device.torch) for name, value in batch.items()}
+        with torch.autocast(self.device.name, dtype=torch.bfloat16, enabled=self.precision == "bf16"):
+            loss = self.task.loss(there)
+        loss = loss if share == 1.0 else loss * share
+        loss.backward()  # type: ignore[no-untyped-call]
+        return float(loss.detach())
 
     def _rate(self) -> float:
         """The learning rate of the step to come: a linear rise, then constant or a cosine down to a tenth."""
@@ -314,28 +310,6 @@ class _Fit:
         shown.set_postfix(epoch=done.epoch, train=f"{train:.4f}", valid=f"{valid:.4f}")
         progress.log.debug(f"{self.task.name} epoch {done.epoch}: train {train:.5f}, valid {valid:.5f}")
         self._save()
-
-
-def make_optimizers(
-    model: nn.Module, config: LoopConfig, device: Device
-) -> tuple[list[nn.Parameter], list[Optimizer]]:
-    """The dense parameters, and AdamW for them beside SparseAdam for the embedding tables.
-
-    Weight decay is for matrices of the dense layers only: biases, scales and tables have none (tables have
-    the penalty on the rows that a batch reads).
-    """
-    tables = [m.weight for m in model.modules() if isinstance(m, nn.Embedding) and m.sparse]
-    sparse = {id(weight) for weight in tables}
-    dense = [p for p in model.parameters() if id(p) not in sparse]
-    groups = [
-        {"params": [p for p in dense if p.dim() > 1], "weight_decay": config.weight_decay},
-        {"params": [p for p in dense if p.dim() <= 1], "weight_decay": 0.0},
-    ]
-    fused = device.name in ("cpu", "cuda")
-    optimizers: list[Optimizer] = [torch.optim.AdamW(groups, lr=config.learning_rate, fused=fused)]
-    if tables:
-        optimizers.append(torch.optim.SparseAdam(tables, lr=config.learning_rate))
-    return dense, optimizers
 
 
 def _copy(model: nn.Module) -> dict[str, Tensor]:

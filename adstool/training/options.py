@@ -59,11 +59,12 @@ class LoopConfig:
     precision: str = "auto"  # fp32 | bf16 for the dense layers' products; auto: bf16 where it is in hardware
     average: float = 0.0  # weight of the past in the averaged model that is validated and kept; 0: none
     clip: float = 10.0  # largest norm of the dense gradient
+    accumulate: int = 1  # parts a batch is taken in, their gradients added up: large batches in little memory
     checkpoint_seconds: float = 60.0  # between checkpoints inside an epoch; each epoch ends with one
 
     def validate(self) -> None:
         """Raise UsageError for values that cannot be trained with."""
-        for name in ("epochs", "batch_size", "patience"):
+        for name in ("epochs", "batch_size", "patience", "accumulate"):
             if getattr(self, name) < 1:
                 raise UsageError(f"{name} must be at least 1, not {getattr(self, name)}.", "Give a count.")
         if not self.learning_rate > 0:

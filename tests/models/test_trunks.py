@@ -104,6 +104,30 @@ def test_a_trunk_is_as_wide_as_it_says_and_trains_all_of_its_weights(name: str) 
     assert all(p.grad is not None and p.grad.abs().sum() > 0 for p in trunk.parameters())
 
 
+@pytest.mark.parametrize("name", sorted(TRUNKS))
+def test_recomputing_keeps_less_and_gives_the_same_gradients(name: str) -> None:
+    sizes = {"trunk": name, "hidden": (64, 64), "trunk_layers": 4, "dropout": 0.2, "cross_layers": 3}
+    x = torch.randn(32, 40, generator=torch.Generator().manual_seed(0))
+    kept: list[int] = []
+    gradients = []
+
+    def keep(value: torch.Tensor) -> torch.Tensor:
+        kept[-1] += value.numel()
+        return value
+
+    for recompute in (False, True):
+        torch.manual_seed(1)
+        trunk = build_trunk(name, 40, TrunkConfig(**sizes, recompute=recompute))  # type: ignore[arg-type]
+        kept.append(0)
+        with torch.autograd.graph.saved_tensors_hooks(keep, lambda value: value):
+            outcome = trunk(x)
+        outcome.square().sum().backward()
+        gradients.append([parameter.grad for parameter in trunk.parameters()])
+    assert kept[1] < 0.6 * kept[0]
+    for plain, again in zip(*gradients, strict=True):
+        torch.testing.assert_close(again, plain)
+
+
 def test_attention_is_that_of_torch() -> None:
     torch.manual_seed(0)
     ours, theirs = SelfAttention(SMALL), nn.MultiheadAttention(SMALL.token_dim, 1, batch_first=True)

@@ -100,15 +100,18 @@ def test_prefetch_keeps_order_and_raises_where_the_error_was() -> None:
 
 
 TRANSACT = {**SMALL, "sequence": "transact", "sequence_dim": "4", "time_mask_hours": "24"}
+PARTS = {**SMALL, "accumulate": "2"}
 
 
 @pytest.mark.parametrize(
-    ("survives", "every", "overrides"), [(14, 60.0, SMALL), (18, 0.0, SMALL), (15, 0.0, TRANSACT)]
+    ("survives", "every", "overrides", "parts"),
+    [(14, 60.0, SMALL, 1), (18, 0.0, SMALL, 1), (15, 0.0, TRANSACT, 1), (37, 0.0, PARTS, 2)],
 )
 def test_a_resumed_run_has_the_same_bits(
-    survives: int, every: float, overrides: dict[str, str], tmp_path: Path
+    survives: int, every: float, overrides: dict[str, str], parts: int, tmp_path: Path
 ) -> None:
-    """Killed between epochs' checkpoints, and (every = 0) with a checkpoint after every batch."""
+    """Killed between epochs' checkpoints, (every = 0) with a checkpoint after every batch, and in a batch's
+    second part."""
     examples = make_examples(3000)
     options = dataclasses.replace(OPTIONS, overrides=overrides)
     plan = plan_of(options, checkpoint_seconds=every, precision="auto")
@@ -119,7 +122,7 @@ def test_a_resumed_run_has_the_same_bits(
         fitted(examples, plan, tmp_path / "cut", DyingTask(task_of(examples, plan), survives))
     state = load_checkpoint(tmp_path / "cut", "mark")
     assert state is not None
-    assert 0 < state.progress.epoch * 9 + state.progress.step <= survives
+    assert 0 < state.progress.epoch * 9 + state.progress.step <= survives // parts
     resumed, weights = fitted(examples, plan, tmp_path / "cut")
     assert resumed.resumed
     assert same(weights, expected)
@@ -173,6 +176,22 @@ def test_a_loss_that_is_not_finite_names_the_batch(tmp_path: Path) -> None:
     ) as caught:
         fitted(examples, plan, tmp_path)
     assert "learning_rate" in caught.value.hint
+
+
+def test_a_batch_in_parts_makes_the_step_of_the_whole_batch(tmp_path: Path) -> None:
+    examples = make_examples(1000)
+    certain = dataclasses.replace(
+        OPTIONS, overrides={**SMALL, "dropout": "0", "id_dropout": "0"}, epochs=1, batch_size=200
+    )
+    found = []
+    for parts in (1, 3):
+        folder = tmp_path / str(parts)
+        folder.mkdir()
+        found.append(fitted(examples, plan_of(certain, accumulate=parts), folder))
+    (whole, expected), (split, weights) = found
+    assert split.curve[0]["train_loss"] == pytest.approx(whole.curve[0]["train_loss"], abs=2e-3)
+    for name, value in expected.items():
+        torch.testing.assert_close(weights[name], value, atol=2e-3, rtol=0, msg=name)
 
 
 def test_golden_curve(tmp_path: Path) -> None:
