@@ -72,13 +72,13 @@ class Bench:
     def __init__(self, folder: Path, made: Workspace | None, settings: Settings) -> None:
         self.folder = folder
         self.settings = settings
-        self._given = made
+        self.given = made
 
     @cached_property
     def workspace(self) -> Workspace:
         """The given workspace if it has an index to rank with, else the sample world, made here."""
-        if self._given is not None and self._given.current_run("index") is not None:
-            return self._given
+        if self.given is not None and self.given.current_run("index") is not None:
+            return self.given
         from adstool.ingestion.ingest import IngestOptions, ingest
         from adstool.pipeline import Job, run_stages, select_stages
         from adstool.warehouse import open_warehouse
@@ -255,6 +255,33 @@ def rank(bench: Bench) -> Figure:
     return Figure("rank", "ms", value * 1e3, floor * 1e3, "ANN by product, dot products, heavy ranker")
 
 
+def scaling(bench: Bench) -> Figure:
+    """The largest ranker's validation loss beside the floor of the power law through five sizes.
+
+    In a workspace, reports/scaling.html shows the curve and later reports have it too.
+    """
+    from adstool.evaluation import page
+    from adstool.evaluation.sections_scaling import NAME, scaling_figures
+    from adstool.models.inputs import input_spec
+    from adstool.scaling import measure_scaling
+    from adstool.training.data import load_training_data
+    from adstool.warehouse import open_warehouse
+    from adstool.workspace import write_json, write_text
+
+    with open_warehouse(bench.workspace, bench.settings) as connection:
+        examples = load_training_data(bench.workspace, bench.settings, connection)
+    found = measure_scaling(bench.settings, examples, input_spec(examples))
+    if bench.given is not None:
+        reports = bench.given.reports
+        write_json(reports / NAME, found.to_json())
+        shown = [("scaling", "Scaling", scaling_figures(found.to_json()))]
+        title = f"{bench.given.root.name} – loss against compute"
+        write_text(reports / "scaling.html", page.document(title, "", shown, ""))
+        log.info("%s shows the curve.", reports / "scaling.html")
+    last = found.points[-1]
+    return Figure("scaling", "loss", last.loss, found.law.floor, "the fitted loss at unbounded compute")
+
+
 def _users(bench: Bench) -> list[str]:
     from adstool.warehouse import open_warehouse
 
@@ -271,17 +298,20 @@ FIGURES: dict[str, Callable[[Bench], Figure]] = {
     "int8": int8,
     "rank": rank,
 }
+# Those that train several models: measured when asked for by name.
+LONG: dict[str, Callable[[Bench], Figure]] = {"scaling": scaling}
 
 
 def measure(made: Workspace | None, settings: Settings, only: str | None = None) -> Iterator[Figure]:
-    """Measure every figure, or `only` one, yielding each as it is known.
+    """Measure every figure that does not take long, or `only` one, yielding each as it is known.
 
     Raises UsageError for a name that is no figure.
     """
-    if only is not None and only not in FIGURES:
-        raise UsageError(f"There is no figure '{only}'.", f"Figures: {', '.join(FIGURES)}.")
+    known = FIGURES | LONG
+    if only is not None and only not in known:
+        raise UsageError(f"There is no figure '{only}'.", f"Figures: {', '.join(known)}.")
     with ExitStack() as stack:
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="adstool-bench-")))
         bench = Bench(folder, made, settings)
         for name in [only] if only is not None else FIGURES:
-            yield FIGURES[name](bench)
+            yield known[name](bench)

@@ -18,7 +18,7 @@ def register(app: typer.Typer) -> None:
 
 def bench(
     context: typer.Context,
-    only: Annotated[str | None, typer.Option(help="Measure this figure alone.")] = None,
+    only: Annotated[str | None, typer.Option(help="Measure this figure alone; scaling only so.")] = None,
 ) -> None:
     """Measure start-up, ingest, embedding, training, quantization and ranking, each beside its floor.
 

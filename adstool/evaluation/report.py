@@ -22,6 +22,7 @@ from adstool.evaluation.sections_quality import (
     lightweight_section,
     retrieval_section,
 )
+from adstool.evaluation.sections_scaling import scaling_section
 from adstool.evaluation.sections_search import search_section
 from adstool.evaluation.sections_semantic import semantic_section
 from adstool.evaluation.sections_slates import slates_section
@@ -54,6 +55,7 @@ def write_report(
         ("lightweight", "Lightweight", lightweight_section(results.get("lightweight"))),
         ("funnel", "Funnel", funnel_section(results.get("funnel"), logged)),
         ("quantization", "Quantization", quantization_section(ws)),
+        ("scaling", "Scaling", scaling_section(ws)),
         ("slates", "Slates", slates_section(ws, settings, con)),
         ("search", "Search", search_section(ws, settings, con)),
     ]

@@ -35,6 +35,7 @@ class FieldEmbedding(nn.Module):
         id_dropout: float = 0.0,
         max_rows: int = 0,
         hashes: int = 2,
+        std: float = 0.05,
     ) -> None:
         """`history_used`: how many of the most recent history entries are embedded (0: none).
 
@@ -42,7 +43,7 @@ class FieldEmbedding(nn.Module):
         columns large enough to hold ids; so that the buckets know what to say about ids never seen.
         `max_rows`: the most rows the table may have (0: as many as there are values). A value of more values
         than that is the sum of the rows that `hashes` hash functions give it (Svenstrup et al. 2017, without
-        weights): two values are alike only where all of their hashes are.
+        weights): two values are alike only where all of their hashes are. `std`: of the first vectors.
         """
         super().__init__()
         self.offsets: Tensor
@@ -69,7 +70,7 @@ class FieldEmbedding(nn.Module):
             raise UsageError(f"hashes must be 1 to {len(HASHES)}, not {hashes}.", "Try --set hashes=2.")
         self.hashes = hashes if 0 < max_rows < self.rows else 0
         self.table = nn.Embedding(max_rows if self.hashes else max(self.rows, 1), dim, sparse=True)
-        nn.init.normal_(self.table.weight, std=0.05 / max(self.hashes, 1) ** 0.5)
+        nn.init.normal_(self.table.weight, std=std / max(self.hashes, 1) ** 0.5)
 
     def forward(
         self, batch: Batch, columns: Tensor | None = None, with_history: bool = True
@@ -135,6 +136,8 @@ class FieldEmbedding(nn.Module):
 
 def row_penalty(fields: Tensor, weight: float) -> Tensor:
     """`weight` times the mean over the batch of the squared length of its field embeddings [B, F, d]."""
+    if not weight:
+        return fields.new_zeros(())
     flat = fields.flatten()
     return torch.dot(flat, flat) * (weight / max(len(fields), 1))
 

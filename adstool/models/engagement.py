@@ -25,6 +25,8 @@ class EngagementConfig(TrunkConfig, SequenceConfig):
 
     inputs: InputSpec
     embedding_dim: int = 16  # d of every categorical value
+    embedding_std: float = 0.05  # of the first values of the embeddings
+    dense_init: str = "uniform"  # of linear layers: uniform (torch's own) | xavier (normal, biases at zero)
     id_dropout: float = 0.5  # chance that an id is hidden in training: buckets learn, ids do not overfit
     content_width: int = 16  # width of the projections of the content vectors
     numeric_bins: int = 8  # quantile bins a numeric column; 0: numerics enter as they are only
@@ -50,7 +52,13 @@ class EngagementModel(nn.Module):
         spec = config.inputs
         dim = config.embedding_dim
         self.embedding = FieldEmbedding(
-            spec, dim, config.history_used, config.id_dropout, config.max_rows, config.hashes
+            spec,
+            dim,
+            config.history_used,
+            config.id_dropout,
+            config.max_rows,
+            config.hashes,
+            config.embedding_std,
         )
         width = self.embedding.fields * dim + len(spec.numeric)
         self.bins: PiecewiseLinear | None = None
@@ -79,6 +87,10 @@ class EngagementModel(nn.Module):
         self.position_bias = nn.Embedding(POSITIONS, len(spec.actions)) if spec.positions else None
         if self.position_bias is not None:
             nn.init.zeros_(self.position_bias.weight)
+        if config.dense_init == "xavier":
+            self.trunk.apply(_xavier)
+        elif config.dense_init != "uniform":
+            raise UsageError(f"dense_init is {config.dense_init!r}.", "It can be uniform or xavier.")
         self.register_load_state_dict_pre_hook(_rename_trunk)  # type: ignore[no-untyped-call]
 
     def _build_heads(self, inputs: int) -> TaskHeads:
@@ -129,7 +141,8 @@ class EngagementModel(nn.Module):
     def with_penalty(self, batch: Batch) -> tuple[Tensor, Tensor]:
         """Logits [B, A], and the L2 penalty of the fields' embeddings (a scalar) for the training loss."""
         fields, history = self.embedding(batch)
-        shared = self.trunk(torch.cat(self._parts(batch, fields, history), dim=1))
+        parts = self._parts(batch, fields, history)
+        shared = self.trunk(torch.cat(parts, dim=1) if len(parts) > 1 else parts[0])
         logits: Tensor = self.heads(shared)
         if self.surfaces is not None:
             surface = batch["categorical"][:, self.config.inputs.field("surface")]
@@ -180,6 +193,13 @@ class EngagementModel(nn.Module):
         place = position.clamp(0, POSITIONS - 1)
         biased: Tensor = self.position_bias(place)
         return biased * (place > 1).unsqueeze(1).to(biased.dtype)
+
+
+def _xavier(module: nn.Module) -> None:
+    if isinstance(module, nn.Linear):
+        nn.init.xavier_normal_(module.weight)
+        if module.bias is not None:
+            nn.init.zeros_(module.bias)
 
 
 def _rename_trunk(module: nn.Module, state: dict[str, Any], prefix: str, *_: Any) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -37,10 +38,28 @@ class CrossNet(nn.Module):
 
     def forward(self, x0: Tensor) -> Tensor:
         """[B, width] -> [B, width]."""
+        cross = _AddProduct.apply if torch.is_grad_enabled() else torch.addcmul
         x = x0
         for layer in self.layers:
-            x = torch.addcmul(x, x0, layer(x))
+            x = cross(x, x0, layer(x))
         return x
+
+
+class _AddProduct(torch.autograd.Function):
+    """torch.addcmul, whose own gradient also multiplies each product by its factor of 1: 3 % of a step."""
+
+    @staticmethod
+    def forward(context: Any, x: Tensor, left: Tensor, right: Tensor) -> Tensor:
+        """x + left * right."""
+        context.save_for_backward(left, right)
+        return torch.addcmul(x, left, right.to(x.dtype))
+
+    @staticmethod
+    def backward(context: Any, *gradients: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """The gradients of x, left and right."""
+        left, right = context.saved_tensors
+        (gradient,) = gradients
+        return gradient, gradient * right, (gradient * left).to(right.dtype)
 
 
 def _linear(width: int, rank: int) -> nn.Module:

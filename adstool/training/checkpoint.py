@@ -30,6 +30,7 @@ class Progress:
     best_loss: float = float("inf")
     best_epoch: int = 0
     waited: int = 0  # epochs since the best one
+    drops: int = 0  # how often a plateau has lowered the learning rate
     seconds: float = 0.0  # spent on training steps
     trained_rows: int = 0
     finished: bool = False

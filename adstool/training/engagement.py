@@ -56,6 +56,11 @@ PRESETS: dict[str, dict[str, Any]] = {
         "hidden": (400, 400, 400),
         "cross_layers": 3,
         "embedding_dim": 16,
+        # Small first embeddings that learn fast: +.006 of AUC on MovieLens as a flat table, where rows of ids
+        # that are seldom touched would else hardly move (SparseAdam has no momentum between touches).
+        "embedding_std": 1e-4,
+        "table_rate": 5.0,
+        "dense_init": "xavier",
         "numeric_bins": 0,
         "dropout": 0.0,
         "id_dropout": 0.0,

@@ -230,9 +230,9 @@ class _Fit:
     def _step(self, parts: list[Part], rows: Rows) -> float:
         rate = self._rate()
         for optimizer in self.optimizers:
-            optimizer.param_groups[0]["lr"] = rate
-            if len(optimizer.param_groups) > 1:
-                optimizer.param_groups[1]["lr"] = rate
+            tables = isinstance(optimizer, torch.optim.SparseAdam)
+            for group in optimizer.param_groups:
+                group["lr"] = rate * self.config.table_rate if tables else rate
             optimizer.zero_grad(set_to_none=True)
         share = sum(count for count, _ in parts)
         value = sum(self._add_gradient(batch, count / max(share, 1)) for count, batch in parts)
@@ -265,12 +265,14 @@ class _Fit:
         return float(loss.detach())
 
     def _rate(self) -> float:
-        """The learning rate of the step to come: a linear rise, then constant or a cosine down to a tenth."""
+        """The learning rate of the step to come: a linear rise, then as the schedule says."""
         step = self.progress.epoch * self.steps + self.progress.step
         rate = self.config.learning_rate * min(1.0, (step + 1) / max(self.config.warmup, 1))
         if self.config.schedule == "cosine":
             part = step / max(self.config.epochs * self.steps, 1)
             rate *= 0.1 + 0.45 * (1.0 + math.cos(math.pi * part))
+        elif self.config.schedule == "plateau":
+            rate *= 0.1**self.progress.drops
         return rate
 
     @torch.no_grad()
@@ -303,6 +305,7 @@ class _Fit:
             self.best = _copy(self.model)
         else:
             done.waited += 1
+            done.drops += 1
         if kept:
             self.model.load_state_dict(current)
         done.finished = done.waited >= self.config.patience or done.epoch >= self.config.epochs

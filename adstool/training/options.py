@@ -50,11 +50,13 @@ class LoopConfig:
 
     epochs: int = 10  # at most; early stopping may end sooner
     batch_size: int = 2048  # rows a step
-    learning_rate: float = 1e-3  # of Adam, dense layers and tables alike
+    learning_rate: float = 1e-3  # of Adam
+    table_rate: float = 1.0  # the learning rate of embedding tables, in learning rates of the dense layers
     weight_decay: float = 1e-4  # decoupled, on matrices of the dense layers
     patience: int = 2  # epochs without a better validation loss before stopping
     seed: int = 0
-    schedule: str = "constant"  # constant | cosine, down to a tenth over all epochs
+    # constant | cosine, down to a tenth over all epochs | plateau, to a tenth after an epoch no better
+    schedule: str = "constant"
     warmup: int = 20  # steps over which the learning rate rises from nothing
     precision: str = "auto"  # fp32 | bf16 for the dense layers' products; auto: bf16 where it is in hardware
     average: float = 0.0  # weight of the past in the averaged model that is validated and kept; 0: none
@@ -70,7 +72,7 @@ class LoopConfig:
         if not self.learning_rate > 0:
             raise UsageError(f"learning_rate must be above 0, not {self.learning_rate}.", "Try 0.001.")
         for name, choices in (
-            ("schedule", ("constant", "cosine")),
+            ("schedule", ("constant", "cosine", "plateau")),
             ("precision", ("auto", "fp32", "bf16")),
         ):
             if getattr(self, name) not in choices:

@@ -2,10 +2,10 @@
 
     PYTHON tests/bench/peer_fuxictr.py FOLDER --label y --epochs 8 --batch-size 2048 --seed 0
 
-FOLDER holds train.npz, valid.npz and test.npz, int64 columns by name, and fields.json, {field: number of
-codes}. Prints one JSON object. The package ships the layers and the training loop; its plain DCN-V2 (parallel
-3 crosses, MLP 400 x 3, 16 numbers a field) is put together from them here. FuxiCTR 2.3 is installed by
-`pip install fuxictr 'polars<2'`.
+FOLDER holds <split>_codes.npz and .parquet of train, valid and test, int64 columns by name, and fields.json,
+{field: number of codes}. Prints one JSON object. The package ships the layers and the training loop; its
+plain DCN-V2 (parallel, 3 crosses, MLP 400 x 3, 16 numbers a field) is put together from them here.
+FuxiCTR 2.3 is installed by `pip install fuxictr 'polars<2'`.
 """
 
 from __future__ import annotations
@@ -84,17 +84,19 @@ def main() -> None:
     parser.add_argument("--epochs", type=int, default=8)
     parser.add_argument("--batch-size", type=int, default=2048)
     parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--loader", choices=["npz", "parquet"], default="npz")
     given = parser.parse_args()
     logging.disable(logging.CRITICAL)
     seed_everything(given.seed)
     columns = feature_map(given.folder, given.label)
+    ending = "" if given.loader == "npz" else ".parquet"  # it adds .npz itself
     train, valid, test = RankDataLoader(
         columns,
-        train_data=str(given.folder / "train"),
-        valid_data=str(given.folder / "valid"),
-        test_data=str(given.folder / "test"),
+        **{
+            f"{name}_data": str(given.folder / f"{name}_codes{ending}") for name in ("train", "valid", "test")
+        },
         batch_size=given.batch_size,
-        data_format="npz",
+        data_format=given.loader,
     )
     with tempfile.TemporaryDirectory() as scratch:
         Path(scratch, "bench").mkdir()
@@ -119,7 +121,7 @@ def main() -> None:
         model.fit(train, epochs=given.epochs, validation_data=valid)
         seconds = time.perf_counter() - started
         p = np.clip(model.predict(test).ravel(), 1e-7, 1 - 1e-7)
-    y = np.load(given.folder / "test.npz")[given.label]
+    y = np.load(given.folder / "test_codes.npz")[given.label]
     epochs = steps / len(train)
     rows = epochs * train.num_samples
     print(

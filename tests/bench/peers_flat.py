@@ -117,7 +117,8 @@ def write(table: Table, folder: Path) -> None:
         for name, known in vocabularies.items():
             place = np.minimum(np.searchsorted(known, columns[name]), len(known) - 1)
             coded[name] = np.where(known[place] == columns[name], place + 1, 0).astype(np.int64)
-        np.savez(folder / f"{split}.npz", **coded)
+        np.savez(folder / f"{split}_codes.npz", **coded)
+        pq.write_table(pa.table(coded), folder / f"{split}_codes.parquet")
     (folder / "fields.json").write_text(json.dumps({name: len(v) + 1 for name, v in vocabularies.items()}))
 
 
@@ -161,10 +162,10 @@ def ours(table: Table, folder: Path, seed: int, *settings: str) -> dict[str, Any
     return {**found, **next(iter(found["metrics"]["test"].values()))}
 
 
-def fuxictr(table: Table, folder: Path, seed: int, python: str) -> dict[str, Any]:
+def fuxictr(table: Table, folder: Path, seed: int, python: str, loader: str) -> dict[str, Any]:
     """The peer's process on the codes."""
     budget = ["--epochs", str(table.epochs), "--batch-size", str(table.batch_size), "--seed", str(seed)]
-    return with_memory([python, str(PEER), str(folder), "--label", LABEL, *budget])
+    return with_memory([python, str(PEER), str(folder), "--label", LABEL, "--loader", loader, *budget])
 
 
 def boosted(folder: Path, seed: int) -> dict[str, Any]:
@@ -178,7 +179,7 @@ def lightgbm_child(folder: Path, seed: int) -> None:
     from sklearn.metrics import log_loss, roc_auc_score
 
     fields = list(json.loads((folder / "fields.json").read_text()))
-    parts = {name: np.load(folder / f"{name}.npz") for name in ("train", "valid", "test")}
+    parts = {name: np.load(folder / f"{name}_codes.npz") for name in ("train", "valid", "test")}
     x = {name: np.stack([part[field] for field in fields], axis=1) for name, part in parts.items()}
     started = time.perf_counter()
     names = {"feature_name": fields, "categorical_feature": fields}
@@ -231,21 +232,25 @@ def main() -> None:
             "LightGBM": lambda seed: boosted(folder, seed),
         }
         if given.fuxictr:
-            contenders["FuxiCTR"] = lambda seed: fuxictr(table, folder, seed, given.fuxictr)
+            for loader in ("npz", "parquet"):  # in memory, and through Ray as its experiments read csv files
+                contenders[f"FuxiCTR {loader}"] = lambda seed, loader=loader: fuxictr(
+                    table, folder, seed, given.fuxictr, loader
+                )
         found: dict[str, list[dict[str, Any]]] = {name: [] for name in contenders}
         for seed in range(given.seeds):  # in turn, so that a slower hour hits all alike
             for name, run in contenders.items():
                 found[name].append(run(seed))
-        peer = [run["rows_per_second"] for run in found.get("FuxiCTR", [])]
+        speed = {name: [run["rows_per_second"] for run in runs] for name, runs in found.items()}
+        peers = {name: rates for name, rates in speed.items() if name.startswith("FuxiCTR")}
         for name, runs in found.items():
             shown = []
             for metric in METRICS:
                 values = np.array([run[metric] for run in runs], dtype=float)
                 digits = 4 if metric in ("auc", "log_loss") else 0
                 shown.append(f"{metric} {values.mean():,.{digits}f} ± {values.std():,.{digits}f}")
-            if peer:
-                ratios = [run["rows_per_second"] / other for run, other in zip(runs, peer, strict=True)]
-                shown.append(f"{np.mean(ratios):.2f} x FuxiCTR ({min(ratios):.2f}-{max(ratios):.2f})")
+            for peer, rates in peers.items():
+                ratios = [own / other for own, other in zip(speed[name], rates, strict=True)]
+                shown.append(f"{np.mean(ratios):.2f} ({min(ratios):.2f}-{max(ratios):.2f}) x {peer}")
             print(f"{name:14s}", "  ".join(shown), flush=True)
 
 

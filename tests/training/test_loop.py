@@ -178,6 +178,29 @@ def test_a_loss_that_is_not_finite_names_the_batch(tmp_path: Path) -> None:
     assert "learning_rate" in caught.value.hint
 
 
+def test_a_plateau_lowers_the_learning_rate_for_good(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    losses = iter([1.0, 1.1, 0.9, 0.8])  # the second epoch is no better
+
+    class Told(EngagementTask):
+        def validate(self) -> float:
+            return next(losses)
+
+    rates: list[float] = []
+    step = torch.optim.AdamW.step
+
+    def watched(self: torch.optim.AdamW, closure: None = None) -> None:
+        rates.append(self.param_groups[0]["lr"])
+        step(self, closure)
+
+    monkeypatch.setattr(torch.optim.AdamW, "step", watched)
+    examples = make_examples(1000)
+    plan = plan_of(schedule="plateau", epochs=4, batch_size=1000, warmup=1, learning_rate=0.01)
+    task = task_of(examples, plan)
+    result, _ = fitted(examples, plan, tmp_path, Told("told", task.model, examples, task.config))
+    assert rates == pytest.approx([0.01, 0.01, 0.001, 0.001])
+    assert result.best_epoch == 4
+
+
 def test_a_batch_in_parts_makes_the_step_of_the_whole_batch(tmp_path: Path) -> None:
     examples = make_examples(1000)
     certain = dataclasses.replace(
