@@ -250,7 +250,7 @@ def load_index(run_dir: Path) -> Index:
         choice = AnnChoice(**searched["sequence"])
         table = SequenceIndex.load_vectors(run_dir / SEQUENCE)
         search = open_ann(choice, table, run_dir / ANN, "sequence")
-        sequence = SequenceIndex(run_dir / SEQUENCE, state.items, table, search)
+        sequence = SequenceIndex(run_dir / SEQUENCE, state.items, first, table, search)
     return Index(
         run_dir,
         state,

@@ -23,12 +23,17 @@ VECTORS = "vectors.npy"
 class SequenceIndex:
     """The user's side of a run of `users`, and the corpus by its vectors."""
 
-    def __init__(self, folder: Path, items: ItemTable, vectors: np.ndarray, index: VectorIndex) -> None:
-        """folder: as `write` left it. vectors: float32 [n, d + 1] by position, which `index` searches."""
-        self._folder, self._items, self._vectors, self._index = folder, items, vectors, index
-        self._length = int(read_json(folder / "config.json")["config"]["length"])
+    def __init__(
+        self, folder: Path, items: ItemTable, first_row: int, vectors: np.ndarray, index: VectorIndex
+    ) -> None:
+        """folder: as `write` left it. first_row: of the items, at position 0. vectors: float32 [n, d + 1] by
+        position, which `index` searches."""
+        self._folder, self._items, self._first_row = folder, items, first_row
+        self._vectors, self._index = vectors, index
+        run = read_json(folder / "config.json")
+        self._length, self._repeats = int(run["config"]["length"]), bool(run["repeats"])
         self._codes = ItemCodes.load(folder).of_rows(items)
-        self._known = np.abs(vectors).max(axis=1, initial=0.0) > 0
+        self._corpus = self._codes[first_row : first_row + len(vectors)]  # 0: no vector
 
     @staticmethod
     def write(run_dir: Path, folder: Path, items: ItemTable, rows: np.ndarray) -> np.ndarray:
@@ -56,26 +61,37 @@ class SequenceIndex:
 
     def exact(self) -> SequenceIndex:
         """The same, every vector compared."""
-        return SequenceIndex(self._folder, self._items, self._vectors, ExactIndex(self._vectors))
+        return SequenceIndex(
+            self._folder, self._items, self._first_row, self._vectors, ExactIndex(self._vectors)
+        )
 
     @cached_property
     def _session(self) -> GraphSession:
         return GraphSession(self._folder / "user.onnx")
 
-    def user(self, state: ServingState, ctx: RequestContext) -> np.ndarray | None:
-        """The user's vector at the request, float32 [d + 1]; None for one who engaged with nothing known."""
-        history = code_sequence(state.engagements, self._codes, ctx.start, ctx.end)[-self._length :]
-        if not len(history):
-            return None
+    def history(self, state: ServingState, ctx: RequestContext) -> np.ndarray:
+        """What the user engaged with before the request, codes oldest first, int64 [m]."""
+        return code_sequence(state.engagements, self._codes, ctx.start, ctx.end)
+
+    def user(self, history: np.ndarray) -> np.ndarray:
+        """The vector of a user with this history, float32 [d + 1]."""
+        newest = history[-self._length :]
         padded = np.zeros((1, self._length), dtype=np.int64)
-        padded[0, : len(history)] = history
+        padded[0, : len(newest)] = newest
         return np.asarray(self._session.run({"sequence": padded})[0])
 
     def search(
         self, state: ServingState, ctx: RequestContext, k: int, eligible: np.ndarray
     ) -> tuple[np.ndarray, np.ndarray]:
-        """The at most k eligible positions with the largest logits, and those: see VectorIndex.search."""
-        user = self.user(state, ctx)
-        if user is None:
+        """The at most k eligible positions with the largest logits, and those: see VectorIndex.search.
+
+        Nothing for a user who engaged with nothing that is known. What he engaged with is left out where the
+        model was trained on a log in which nothing repeats.
+        """
+        history = self.history(state, ctx)
+        if not len(history):
             return np.zeros(0, dtype=np.int64), np.zeros(0, dtype=np.float32)
-        return self._index.search(user, k, eligible & self._known)
+        allowed = eligible & (self._corpus > 0)
+        if not self._repeats:
+            allowed &= ~np.isin(self._corpus, history)
+        return self._index.search(self.user(history), k, allowed)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
@@ -28,7 +29,7 @@ class SequenceTaskConfig:
 
     negatives: int = 512  # items drawn uniformly a batch, beside the batch's own
     horizon: int = 1  # the target is one of so many engagements that follow; 1: the next one
-    repeats: bool = True  # whether what a user engaged with is looked for again; False: it is left out
+    repeats: bool = True  # what a user engaged with is looked for again; `train users` sees if the log does
     spectral: bool = True  # start from the eigenvectors of the co-engagement matrix, else at random
     popularity: float = 0.5  # of ln(1 + engagements) in an item's bias at the start
 
@@ -149,11 +150,16 @@ def scores_of(model: UserSequence, histories: Sequence[Codes], repeats: bool = T
     users = model.user_vectors(torch.from_numpy(padded(histories, model.config.length)).to(device))
     scores = (users @ model.item_vectors(torch.arange(model.config.items, device=device)).T).float()
     result = scores.cpu().numpy()
-    if not repeats:
-        for row, history in enumerate(histories):
-            result[row, history] = -np.inf
     result[:, 0] = -np.inf
+    if not repeats:
+        leave_out(result, histories)
     return np.asarray(result)
+
+
+def leave_out(scores: NDArray[Any], histories: Sequence[Codes]) -> None:
+    """Give -inf in scores [n, items] to what each history holds."""
+    for row, history in enumerate(histories):
+        scores[row, history] = -np.inf
 
 
 def build_user_sequence(

@@ -25,6 +25,7 @@ from adstool.training.user_sequence import (
     SequenceTask,
     SequenceTaskConfig,
     build_user_sequence,
+    leave_out,
     scores_of,
 )
 from adstool.workspace import Workspace
@@ -36,6 +37,7 @@ if TYPE_CHECKING:
 
 DEPTHS = (10, 100)  # k of recall@k
 DECAY = 0.7  # an engagement, of the item-item baseline
+REPEATED = 0.01  # share of engagements with an item known from before, from which repeats are looked for
 
 # The first is the default. `actions` looks ahead as PinnerFormer does, to any of the next ten engagements.
 _LOOP = {"batch_size": 128, "epochs": 8, "schedule": "cosine", "learning_rate": 3e-3}
@@ -93,24 +95,32 @@ class SequenceLog:
         item = np.asarray(dataset.item_row[positive], dtype=np.int64)
         return Judged(Held(histories, self.of_row[item]), choices, np.searchsorted(choices, item))
 
+    def repeated(self) -> float:
+        """The share of training's engagements with an item that the user had engaged with before."""
+        steps = sum(len(one) - 1 for one in self.sequences)
+        again = sum(len(one) - len(np.unique(one)) for one in self.sequences)
+        return again / steps if steps else 0.0
+
     def metrics(
         self, model: UserSequence, alike: CoEngagement, judged: Judged, repeats: bool
     ) -> dict[str, Any]:
         """recall@k of the chosen item among all there were, beside popularity's and item-item similarity's.
 
-        Items that training has not seen have no score and stand behind all others.
+        Items that training has not seen have no score and stand behind all others; so does, without repeats
+        and in all three, what the user had engaged with before.
         """
         codes, histories = self.of_row[judged.choices], judged.held.histories
         ranks: dict[str, list[NDArray[np.int64]]] = {"": [], "popular_": [], "item_item_": []}
         for start in range(0, len(histories), CHUNK):
             part, chosen = histories[start : start + CHUNK], judged.chosen[start : start + CHUNK]
-            popular = np.broadcast_to(alike.counts, (len(part), len(alike.counts)))
             scores = {
-                "": scores_of(model, part, repeats),
-                "popular_": popular,
+                "": scores_of(model, part),
+                "popular_": np.tile(alike.counts, (len(part), 1)),
                 "item_item_": alike.scores(part, DECAY),
             }
             for name, table in scores.items():
+                if not repeats:
+                    leave_out(table, part)
                 ranks[name].append(ranks_of(table[:, codes], chosen))
         result: dict[str, Any] = {"rows": len(histories), "items": len(codes)}
         for k in (k for k in DEPTHS if k < len(codes) and len(histories)):
@@ -126,10 +136,8 @@ def train_users(
     plan = make_plan(settings, options, PRESETS, UserSequenceConfig, SequenceTaskConfig)
     dataset = load_training_data(ws, settings, con)
     log = SequenceLog(dataset)
-    config, task_config = (
-        UserSequenceConfig(items=len(log.codes), **plan.model),
-        SequenceTaskConfig(**plan.task),
-    )
+    config = UserSequenceConfig(items=len(log.codes), **plan.model)
+    task_config = SequenceTaskConfig(**{"repeats": log.repeated() >= REPEATED, **plan.task})
     alike = CoEngagement(log.sequences, len(log.codes))
     model = build_user_sequence(config, task_config, alike, plan.loop.seed)
     judged = {split: log.judged(split) for split in ("valid", "test")}
@@ -139,5 +147,15 @@ def train_users(
     model.eval()
     metrics = {split: log.metrics(model, alike, one, task_config.repeats) for split, one in judged.items()}
     return finish_run(
-        run_dir, "users", "user_sequence", model, fitted, device, plan.loop, metrics, dataset, log.codes
+        run_dir,
+        "users",
+        "user_sequence",
+        model,
+        fitted,
+        device,
+        plan.loop,
+        metrics,
+        dataset,
+        log.codes,
+        repeats=task_config.repeats,
     )

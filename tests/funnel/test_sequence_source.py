@@ -15,9 +15,11 @@ from adstool.errors import AdstoolError
 from adstool.evaluation.context import Evaluation
 from adstool.evaluation.retrieval import evaluate_retrieval
 from adstool.features.item_codes import ItemCodes, code_sequence
+from adstool.funnel.ann import ExactIndex
 from adstool.funnel.index import build_index, load_index
 from adstool.funnel.rank import Ranker
 from adstool.funnel.request import Request
+from adstool.funnel.sequence import SequenceIndex
 from adstool.funnel.sources import SOURCES, retrieve, sources_with
 from adstool.models.registry import load_model
 from adstool.models.user_sequence import UserSequence
@@ -26,7 +28,7 @@ from adstool.serving.export import export_run
 from adstool.training.train import TrainOptions, train_model
 from adstool.training.user_sequence import scores_of
 from adstool.warehouse import open_warehouse
-from adstool.workspace import Workspace
+from adstool.workspace import Workspace, read_json, write_json
 
 
 @pytest.fixture(scope="module")
@@ -37,7 +39,7 @@ def with_users(shop: Workspace, settings: Settings, tmp_path_factory: pytest.Tem
         job = Job(ws, settings, con)
         record(job, "index", {}, datetime.now(UTC))
         assert "vectors" not in check_stage(job, BY_NAME["index"]).reason
-        options = TrainOptions("", {"dim": "16", "layers": "1"}, 2, 64, 0, None)
+        options = TrainOptions("", {"dim": "16", "layers": "1", "repeats": "true"}, 2, 64, 0, None)
         train_model(ws, settings, con, "users", options, export=export_run)
         assert "the users' vectors changed" in check_stage(job, BY_NAME["index"]).reason
         with ws.new_run("index") as run:
@@ -81,18 +83,40 @@ def test_it_reads_nothing_after_the_request(ranker: Ranker) -> None:
     middle, first = int(times[len(times) // 2]), int(times[0])
     sequence = ranker.index.sequence
     assert sequence is not None
-    before = sequence.user(state, state.request(name, middle))
-    after = sequence.user(state, state.request(name, int(times[-1]) + 1))
-    assert before is not None
-    assert after is not None
-    assert np.abs(before - after).max() > 1e-4
-    assert sequence.user(state, state.request(name, first)) is None  # it had engaged with nothing yet
+    before, after = (
+        sequence.history(state, state.request(name, moment)) for moment in (middle, int(times[-1]) + 1)
+    )
+    assert 0 < len(before) < len(after)
+    np.testing.assert_array_equal(after[: len(before) - 1], before[:-1])
+    assert np.abs(sequence.user(before) - sequence.user(after)).max() > 1e-4
+    nothing = state.request(name, first)
+    assert len(sequence.history(state, nothing)) == 0
+    assert len(sequence.search(state, nothing, 9, np.ones(60, dtype=bool))[0]) == 0
 
 
 def test_who_engaged_with_nothing_is_left_to_the_other_sources(ranker: Ranker) -> None:
     asked = ranker.ask(Request.parse({"user_id": "nobody"}, 5))
     assert len(SOURCES["sequence"](asked, 9).positions) == 0
     assert len(retrieve(asked, 20)) == 20
+
+
+def test_where_nothing_repeats_what_was_engaged_with_is_left_out(ranker: Ranker, tmp_path: Path) -> None:
+    index = ranker.index
+    folder = Path(shutil.copytree(index.directory / "sequence", tmp_path / "sequence"))
+    config = read_json(folder / "config.json")
+    assert config["repeats"] is True
+    write_json(folder / "config.json", {**config, "repeats": False})
+    first, vectors = index.corpus.first_row, SequenceIndex.load_vectors(folder)
+    once = SequenceIndex(folder, index.state.items, first, vectors, ExactIndex(vectors))
+    user = int(np.argmax(np.diff(index.state.engagements.offsets)))
+    ctx = index.state.request(index.state.users.column("user_id")[user].as_py())
+    engaged = set(index.state.last_engaged(ctx, 1000).tolist())
+    everything = np.ones(len(vectors), dtype=bool)
+    assert index.sequence is not None
+    again = set((index.sequence.search(index.state, ctx, 60, everything)[0] + first).tolist())
+    new = set((once.search(index.state, ctx, 60, everything)[0] + first).tolist())
+    assert again & engaged
+    assert new == again - engaged
 
 
 def test_without_the_model_it_takes_no_share(shop: Workspace, settings: Settings, ranker: Ranker) -> None:

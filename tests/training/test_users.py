@@ -70,6 +70,18 @@ def test_training_sees_nothing_of_the_validation_split(
     assert len(counted) < steps <= len(rows)
 
 
+def test_repeats_are_counted(log: SequenceLog) -> None:
+    again = steps = 0
+    for one in log.sequences:
+        seen: set[int] = set()
+        for place, code in enumerate(one.tolist()):
+            steps += place > 0
+            again += code in seen
+            seen.add(code)
+    assert log.repeated() == pytest.approx(again / steps)
+    assert again > 0
+
+
 def test_a_question_knows_what_lay_before_it(log: SequenceLog) -> None:
     dataset, judged = log.dataset, log.judged("test")
     assert len(judged.held.histories) == len(judged.chosen) > 20
@@ -89,7 +101,7 @@ def test_a_question_knows_what_lay_before_it(log: SequenceLog) -> None:
 
 
 def test_the_run_and_its_figures(shop_copy: Workspace, settings: Settings) -> None:
-    options = TrainOptions("actions", {"dim": "16", "layers": "1"}, 2, 64, 0, None)
+    options = TrainOptions("actions", {"dim": "16", "layers": "1", "repeats": "false"}, 2, 64, 0, None)
     with open_warehouse(shop_copy, settings) as con:
         result = train_model(shop_copy, settings, con, "users", options, export=export_run)
         log = SequenceLog(load_training_data(shop_copy, settings, con))
@@ -111,7 +123,9 @@ def test_the_run_and_its_figures(shop_copy: Workspace, settings: Settings) -> No
             "item_item_": alike.scores([history], 0.7)[0],
         }
         for name, scores in tables.items():
-            offered = np.asarray(scores, dtype=np.float64)[codes]
+            able = np.asarray(scores, dtype=np.float64).copy()
+            able[history] = -np.inf
+            offered = able[codes]
             above, level = (offered > offered[chosen]).sum(), (offered == offered[chosen]).sum() - 1
             hits[name] += above + level // 2 < 10
     figures = result.metrics["test"]
