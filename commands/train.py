@@ -24,7 +24,7 @@ NEXT = {
     "retrieval": "adstool train lightweight",
     "lightweight": "adstool train engagement",
     "engagement": "adstool calibrate engagement",
-    "conversion": "adstool calibrate conversion",
+    "conversion": "adstool evaluate conversion",
     "users": "adstool index",
     "flat": "adstool calibrate flat",
 }

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from adstool.errors import DataError
 from adstool.training.conversion_metrics import Outcome
-from adstool.training.delay import DAY, Clicks, Stream, matured, observe
+from adstool.training.delay import DAY, Clicks, Stream, observe
 
 if TYPE_CHECKING:
     from adstool.features.conversions import ConversionLabels
@@ -84,7 +84,7 @@ class Observations:
     repeat: NDArray[np.float32]  # [R], how many conversions one that is taken in again stands for
     days: NDArray[np.float32]  # [R, K], see delay.Stream
     value: NDArray[np.float32]  # [R, K], money of the conversions behind label 1, else nan
-    late: NDArray[np.float32]  # [R, K], whether a matured click's conversion came after the wait, else nan
+    late: NDArray[np.float32]  # [R, K], whether a conversion came after the wait; see delay.Stream
 
     def __len__(self) -> int:
         return len(self.row)
@@ -114,9 +114,10 @@ class ConversionData:
 
     @property
     def late_share(self) -> NDArray[np.float64]:
-        """The share of conversions of matured clicks that came after the wait, by kind, [K]."""
-        known = (~np.isnan(self.train.late)).sum(axis=0)
-        return np.asarray((np.nansum(self.train.late, axis=0) + 0.5) / (known + 1.0))
+        """The share of conversions that come after the wait, by kind, [K]."""
+        late, repeat = self.train.late, self.train.repeat[:, None]
+        known = (~np.isnan(late) * repeat).sum(axis=0)
+        return np.asarray((np.nansum(late * repeat, axis=0) + 0.5) / (known + 1.0)).clip(1e-3, 0.999)
 
 
 def conversion_data(
@@ -136,8 +137,7 @@ def conversion_data(
             "See `adstool status` for conversions of unknown users; or widen conversion.click_window_hours.",
         )
     old = labels.matured(windows.train, dataset.ts, windows.cut, windows.horizon)
-    fresh = labels.matured(windows.test, dataset.ts, windows.end, windows.horizon)
-    valid_rows, test_rows = rows[held & old], np.flatnonzero(fresh) + windows.test.start
+    valid_rows, test_rows = rows[held & old], judged_rows(dataset, labels, windows)
     return ConversionData(
         windows=windows,
         kinds=labels.kinds,
@@ -150,8 +150,19 @@ def conversion_data(
             "valid": slice(0, len(valid_rows)),
             "test": slice(0, len(test_rows)),
         },
-        fingerprint=f"{dataset.fingerprint}-{labels.fingerprint}",
+        fingerprint=data_fingerprint(dataset, labels),
     )
+
+
+def judged_rows(dataset: Dataset, labels: ConversionLabels, windows: Windows) -> NDArray[np.int64]:
+    """The impressions after the cut whose horizon has passed by the end of the log."""
+    fresh = labels.matured(windows.test, dataset.ts, windows.end, windows.horizon)
+    return np.asarray(np.flatnonzero(fresh) + windows.test.start, dtype=np.int64)
+
+
+def data_fingerprint(dataset: Dataset, labels: ConversionLabels) -> str:
+    """What a conversion model is trained on."""
+    return f"{dataset.fingerprint}-{labels.fingerprint}"
 
 
 def observations(
@@ -170,11 +181,7 @@ def observations(
     is_click = click_ts <= windows.cut
     clicks = Clicks(np.flatnonzero(is_click), click_ts[is_click], reported[is_click])
     stream = observe(clicks, windows.cut, delay, windows.wait, windows.horizon)
-    late = np.full(reported.shape, np.nan, dtype=np.float32)
-    old = clicks.part(matured(clicks, windows.cut, windows.wait, windows.horizon))
-    after = (old.reported - old.ts[:, None] > windows.wait).astype(np.float32)
-    late[old.row] = np.where(old.converted(windows.horizon), after, np.nan)
-    return _joined(rows, np.flatnonzero(~is_click), stream, money, late, entered)
+    return _joined(rows, np.flatnonzero(~is_click), stream, money, entered)
 
 
 def known_outcome(labels: ConversionLabels, rows: NDArray[np.int64], moment: int, horizon: int) -> Outcome:
@@ -191,7 +198,6 @@ def _joined(
     unclicked: NDArray[np.int64],
     stream: Stream,
     money: NDArray[np.float32],
-    late: NDArray[np.float32],
     entered: NDArray[np.bool_],
 ) -> Observations:
     """The stream of clicks beside the impressions without one, in the order of rows."""
@@ -204,16 +210,15 @@ def _joined(
         return np.concatenate([filled, values.astype(np.float32)])[order]
 
     label = column(np.nan, stream.label)
-    first = column(1.0, stream.first)
     return Observations(
         row=rows[at],
         clicked=column(0.0, np.ones(len(stream.row))),
-        first=first,
+        first=column(1.0, stream.first),
         entered=entered[at].astype(np.float32),
         label=label,
         corrected=column(0.0, stream.corrected),
         repeat=column(1.0, stream.repeat),
         days=column(np.inf, stream.days),
         value=np.where(label == 1, money[at], np.nan).astype(np.float32),
-        late=np.where(first[:, None] > 0, late[at], np.nan).astype(np.float32),
+        late=column(np.nan, stream.late),
     )

@@ -116,12 +116,20 @@ def plain_loss(cvr_logit: Tensor, seen: Observed) -> Tensor:
     return (error * seen.weight * seen.known).sum() / (seen.first * seen.clicked).sum().clamp_min(1.0)
 
 
-def late_loss(late_logit: Tensor, late: Tensor) -> Tensor:
-    """Mean cross entropy of coming after the wait, [B, K], nan where it is not known."""
+@torch.no_grad()
+def entire_loss(click_logit: Tensor, cvr_logit: Tensor, seen: Observed) -> Tensor:
+    """Summed log loss of clicks over impressions and of conversions over clicks: minus the log likelihood."""
+    click = functional.binary_cross_entropy_with_logits(click_logit, seen.clicked, reduction="none")
+    error = functional.binary_cross_entropy_with_logits(cvr_logit, seen.target, reduction="none")
+    return (click * seen.first).sum() + (error * seen.weight / seen.mass * seen.known).sum()
+
+
+def late_loss(late_logit: Tensor, late: Tensor, repeat: Tensor) -> Tensor:
+    """Cross entropy of coming after the wait [B, K], nan where not known, weighed by `repeat` [B]; a mean."""
     known = ~torch.isnan(late)
     target = torch.nan_to_num(late)
     error = functional.binary_cross_entropy_with_logits(late_logit, target, reduction="none")
-    return (error * known).sum() / known.sum().clamp_min(1.0)
+    return (error * known * repeat.unsqueeze(1)).sum() / known.sum().clamp_min(1.0)
 
 
 def value_loss(logit: Tensor, value: Tensor, kind: str) -> Tensor:

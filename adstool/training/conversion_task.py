@@ -22,6 +22,7 @@ from adstool.training.conversion_losses import (
     delay_weights,
     dfm_loss,
     dr_loss,
+    entire_loss,
     global_loss,
     ips_loss,
     late_loss,
@@ -122,21 +123,10 @@ class ConversionTask:
         """Of clicks and conversions alone."""
         config = self.config
         click, cvr = logits[:, 0], logits[:, 1 : 1 + self.kinds]
-        late = self._aside(logits, "late")
-        weight, mass = delay_weights(
-            config.delay, cvr, late, batch["seen_label"], batch["seen_corrected"], batch["seen_repeat"]
-        )
-        seen = Observed(
-            clicked=batch["seen_clicked"],
-            first=batch["seen_first"],
-            entered=batch["seen_entered"],
-            label=batch["seen_label"],
-            weight=weight,
-            mass=mass,
-        )
+        seen, late = self._observed(logits, batch)
         total = click_loss(click, seen)
         if late is not None:
-            total = total + late_loss(late, batch["seen_late"])
+            total = total + late_loss(late, batch["seen_late"], batch["seen_repeat"])
         if config.delay == "dfm":
             rate = self._aside(logits, "rate")
             assert rate is not None
@@ -154,16 +144,41 @@ class ConversionTask:
             alone = ips_loss(click, cvr, seen, config.propensity_clip)
         return total + config.cvr_weight * alone + together
 
+    def _observed(self, logits: Tensor, batch: Batch) -> tuple[Observed, Tensor | None]:
+        """What a batch says, weighed as the method has it, and the logits of being late."""
+        late = self._aside(logits, "late")
+        weight, mass = delay_weights(
+            self.config.delay,
+            logits[:, 1 : 1 + self.kinds],
+            late,
+            batch["seen_label"],
+            batch["seen_corrected"],
+            batch["seen_repeat"],
+        )
+        seen = Observed(
+            clicked=batch["seen_clicked"],
+            first=batch["seen_first"],
+            entered=batch["seen_entered"],
+            label=batch["seen_label"],
+            weight=weight,
+            mass=mass,
+        )
+        return seen, late
+
     def _aside(self, logits: Tensor, name: str) -> Tensor | None:
         at = self.aside.get(name)
         return None if at is None else logits[:, at : at + self.kinds]
 
     def validate(self) -> float:
-        """The loss of the held-out requests as they were observed at the cut, without that of money."""
+        """The log loss an impression of held-out requests as they were observed at the cut, without money.
+
+        Inverse propensities would make it depend on a few clicks.
+        """
         seen, total = self.data.valid, 0.0
         for logits, batch in self._outputs(seen, np.arange(len(seen))):
-            total += float(self._loss(logits, batch).detach()) * len(logits)
-        return total / len(seen) if len(seen) else float("nan")
+            observed, _ = self._observed(logits, batch)
+            total += float(entire_loss(logits[:, 0], logits[:, 1 : 1 + self.kinds], observed))
+        return total / max(float(seen.first.sum()), 1.0) if len(seen) else float("nan")
 
     def _outputs(self, seen: Observations, rows: Rows) -> Iterator[tuple[Tensor, Batch]]:
         """All outputs (logits, those aside included) of observations, some at a time."""

@@ -46,6 +46,16 @@ class Stream:
     days: NDArray[np.float32]  # [R, K], to the report or since the click; inf where all is known
     repeat: NDArray[np.float32]  # [R], of one taken in again: traffic then by traffic at its click
 
+    @property
+    def late(self) -> NDArray[np.float32]:
+        """[R, K]: 1 for a conversion that is taken in again, 0 for one within the wait of a click of the same
+        span, else nan: with `repeat`, what the auxiliary model of es-dfm learns p(late | converts) from.
+
+        Matured clicks alone would say the same of older delays.
+        """
+        known = (self.label == 1) & self.corrected[:, None]
+        return np.where(known, ~self.first[:, None], np.nan).astype(np.float32)
+
 
 def observe(clicks: Clicks, cut: int, method: str, wait: int, horizon: int) -> Stream:
     """The observations of `clicks` that `method` trains on at `cut`. Raises UsageError for an unknown method.

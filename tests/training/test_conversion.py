@@ -93,13 +93,12 @@ def test_every_impression_is_seen_once_first_and_late_conversions_again(made: Lo
     assert (plain.repeat == 1).all()
 
 
-def test_late_shares_rest_on_matured_clicks(made: Log) -> None:
+def test_late_shares_rest_on_the_last_horizon(made: Log) -> None:
     data = data_of(made, "es-dfm")
-    old = made[0].ts[data.train.row] <= data.windows.cut - data.windows.horizon - data.windows.wait
-    assert (old | np.isnan(data.train.late).all(axis=1)).all()
     # Exponential with mean 2 days, a wait of one: exp(-1/2), less what comes after the horizon; leads never.
     assert data.late_share[0] == pytest.approx((np.exp(-0.5) - np.exp(-4)) / (1 - np.exp(-4)), abs=0.08)
     assert data.late_share[1] < 0.1
+    assert np.isnan(data_of(made, "none").train.late).all()
 
 
 def test_held_out_requests_are_a_share_and_whole() -> None:
