@@ -87,6 +87,17 @@ def _train(name: str) -> Callable[[Job], dict[str, Any]]:
     return work
 
 
+def _conversion(job: Job) -> dict[str, Any]:
+    from adstool.errors import DataError
+
+    try:
+        return _train("conversion")(job)
+    except DataError as lacking:
+        # A log without conversions, or too short for them, has a funnel all the same.
+        log.info("%s", lacking.message)
+        return {"model": "conversion", "skipped": lacking.message}
+
+
 def _calibrate(job: Job) -> dict[str, Any]:
     from adstool.training.calibration import calibrate_run
 
@@ -151,6 +162,15 @@ STAGES: tuple[Stage, ...] = (
     Stage(
         "engagement", "train engagement", EVERYTHING, _MODELS, _VECTORS, "engagement", _train("engagement")
     ),
+    Stage(
+        "conversion",
+        "train conversion",
+        EVERYTHING,
+        (*_MODELS, "conversion"),
+        _VECTORS,
+        None,
+        _conversion,
+    ),
     Stage("calibrate", "calibrate engagement", (), (), ("engagement",), "engagement", _calibrate),
     Stage("quantize", "quantize engagement", (), ("quantization",), ("calibrate",), "engagement", _quantize),
     Stage(
@@ -167,7 +187,7 @@ STAGES: tuple[Stage, ...] = (
         "evaluate",
         (),
         ("evaluation", "funnel", "auction", "actions"),
-        ("index", "quantize"),
+        ("index", "quantize", "conversion"),
         None,
         _evaluate,
     ),

@@ -12,7 +12,7 @@ from adstool.commands._output import emit, next_verb, table
 from adstool.errors import UsageError
 
 MODELS = ("engagement", "lightweight", "conversion", "flat")
-NEXT = {"flat": "adstool models", "conversion": "adstool models"}
+NEXT = {"flat": "adstool models", "conversion": "adstool evaluate conversion"}
 MADE_BY = {"flat": "train engagement --train FILE --test FILE --label COLUMN"}
 
 

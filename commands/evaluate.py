@@ -22,7 +22,7 @@ def register(app: typer.Typer) -> None:
 def evaluate(
     context: typer.Context,
     stage: Annotated[
-        str, typer.Argument(help="interests, retrieval, lightweight, engagement, funnel, or all.")
+        str, typer.Argument(help="interests, retrieval, lightweight, engagement, conversion, funnel, or all.")
     ] = "all",
     gate: Annotated[
         Path | None,
@@ -77,6 +77,7 @@ def _show(context: typer.Context, results: dict[str, Any]) -> None:
         ("retrieval", _retrieval),
         ("lightweight", _lightweight),
         ("engagement", _engagement),
+        ("conversion", _conversion),
         ("funnel", _funnel),
     ):
         if name in results:
@@ -189,6 +190,36 @@ def _engagement(context: typer.Context, stage: dict[str, Any]) -> None:
         rows = [(*row[:3], *row[4:5], *row[6:]) for row in rows]
         columns = [*columns[:3], "NE", *columns[6:]]
     table(context, columns, rows, f"Engagement {stage['run_id']} on the test split")
+
+
+def _conversion(context: typer.Context, stage: dict[str, Any]) -> None:
+    heads = [*stage["heads"].items(), ("any kind", stage["any"])]
+    rows = [
+        (
+            name,
+            _of(head, "auc"),
+            head["popularity"].get("auc"),
+            _of(head, "ne"),
+            head["popularity"].get("ne"),
+            _of(head, "calibration"),
+            head["positives"],
+        )
+        for name, head in heads
+    ]
+    table(
+        context,
+        ["given a click", "AUC", "advertiser", "NE", "advertiser", "calibration", "positives"],
+        rows,
+        f"Conversions within {stage['horizon_days']:.1f} days of {stage['clicks']:,} clicks that have "
+        f"matured, by {stage['run_id']} as of {stage['cut']}",
+    )
+    money = stage["value"]
+    say(
+        context,
+        f"Predicted over observed: conversions {_of(stage, 'calibration')}, money "
+        f"{_of(money, 'calibration')}; the tenth of clicks expected to bring most brought "
+        f"{_of(money, 'top_tenth')} of the money.",
+    )
 
 
 def _funnel(context: typer.Context, stage: dict[str, Any]) -> None:

@@ -99,6 +99,8 @@ def _summary(name: str, result: dict[str, Any]) -> str:
         return f"{result['run_id']}: " + ", ".join(
             f"{key} {value:.3f}" for key, value in _headline(result["metrics"].get("test", {})).items()
         )
+    if name == "conversion":
+        return _conversions(result)
     if name == "calibrate":
         head, before = next(iter(result["before"].items()))
         after = result["after"][head]
@@ -126,6 +128,16 @@ def _semantic_ids(result: dict[str, Any]) -> str:
     sizes = " x ".join(str(size) for size in result["sizes"])
     verb = "kept" if result["kept"] else result["method"]
     return ", ".join([f"{result['run_id']}: {verb} {sizes}", *known])
+
+
+def _conversions(result: dict[str, Any]) -> str:
+    if "skipped" in result:
+        return str(result["skipped"])
+    found = result["metrics"]["test"]["all kinds"]
+    return (
+        f"{result['run_id']}: {found['positives']:,} conversions of {found['rows']:,} matured clicks, "
+        f"predicted over observed {found['calibration'] or float('nan'):.3f}"
+    )
 
 
 def _quality(result: dict[str, Any]) -> str:

@@ -34,6 +34,10 @@ class NotReady(AdstoolError):
     """A stage cannot be evaluated before something else is made."""
 
 
+class Absent(NotReady):
+    """The log has nothing that the stage could judge, and no verb makes it."""
+
+
 @dataclass
 class Evaluation:
     """One evaluation of a workspace; everything in it is computed when first asked for, and once."""

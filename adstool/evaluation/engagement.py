@@ -32,13 +32,13 @@ def evaluate_engagement(evaluation: Evaluation) -> dict[str, Any]:
         known = ~np.isnan(labels[:, column])
         y, p = labels[known, column].astype(np.float64), predicted[known, column]
         users = evaluation.resampler(evaluation.users[known])
-        figures, draws = _figures(users, y, p)
+        figures, draws = head_figures(users, y, p)
         within, groups = grouped_auc(requests[known], y, p)
         figures["auc_within_request"], figures["requests_with_both"] = within, groups
         figures["reliability"] = reliability(y, p)
         popular = evaluation.popularity[known, column]
-        figures["popularity"], other = _figures(users, y, popular)
-        figures["auc_over_popularity"] = _plain(estimate(draws - other))
+        figures["popularity"], other = head_figures(users, y, popular)
+        figures["auc_over_popularity"] = plain(estimate(draws - other))
         true = evaluation.true.get(name)
         if true is not None:
             figures["truth"] = _against_truth(users, y, p, true[known])
@@ -52,11 +52,11 @@ def evaluate_engagement(evaluation: Evaluation) -> dict[str, Any]:
     }
 
 
-def _plain(found: Estimate) -> dict[str, Any]:
+def plain(found: Estimate) -> dict[str, Any]:
     return {"value": found.value, "interval": found.interval}
 
 
-def _figures(users: Resampler, labels: Array, predicted: Array) -> tuple[dict[str, Any], Array]:
+def head_figures(users: Resampler, labels: Array, predicted: Array) -> tuple[dict[str, Any], Array]:
     """The metrics of one column of probabilities with their intervals, and the draws of its AUC."""
     p = np.clip(predicted.astype(np.float64), EPSILON, 1 - EPSILON)
     loss = -(labels * np.log(p) + (1 - labels) * np.log1p(-p))
@@ -87,7 +87,7 @@ def _against_truth(users: Resampler, labels: Array, predicted: Array, true: Arra
     if not known.any():
         return {"rows": 0, "positives": 0}
     some = users if known.all() else Resampler(users.user[known], users.resamples, users.seed)
-    figures, _ = _figures(some, labels[known], true[known])
+    figures, _ = head_figures(some, labels[known], true[known])
     p = np.clip(predicted[known].astype(np.float64), EPSILON, 1 - EPSILON)
     t = true[known]
     # Expected under the true probabilities, so without the noise of the labels that were drawn.
@@ -144,6 +144,6 @@ def _slices(evaluation: Evaluation) -> dict[str, Any]:
                 continue
             y = evaluation.labels[rows, column].astype(np.float64)
             users = evaluation.resampler(evaluation.users[rows])
-            heads[head], _ = _figures(users, y, evaluation.predictions[rows, column])
+            heads[head], _ = head_figures(users, y, evaluation.predictions[rows, column])
         result[name] = {"rows": int(inside.sum()), "heads": heads}
     return result

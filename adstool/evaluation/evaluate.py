@@ -1,4 +1,4 @@
-"""Offline evaluation by stage: interests, retrieval, lightweight, engagement, funnel."""
+"""Offline evaluation by stage: interests, retrieval, lightweight, engagement, conversion, funnel."""
 
 from __future__ import annotations
 
@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Any
 
 from adstool.config import Settings
 from adstool.errors import AdstoolError, UsageError
-from adstool.evaluation.context import Evaluation, NotReady
+from adstool.evaluation.context import Absent, Evaluation, NotReady
+from adstool.evaluation.conversion import evaluate_conversion
 from adstool.evaluation.engagement import evaluate_engagement
 from adstool.evaluation.funnel import evaluate_funnel
 from adstool.evaluation.interests import evaluate_interests
@@ -26,6 +27,7 @@ STAGES: dict[str, Callable[[Evaluation], dict[str, Any]]] = {
     "retrieval": evaluate_retrieval,
     "lightweight": evaluate_lightweight,
     "engagement": evaluate_engagement,
+    "conversion": evaluate_conversion,
     "funnel": evaluate_funnel,
 }
 
@@ -46,7 +48,8 @@ def evaluate(
     """The metrics of the stages asked for, a key a stage; also kept in reports/evaluation.json.
 
     With "all", a stage whose models are missing or were trained on other data is left out and named under
-    `skipped`; asked for by name, it raises AdstoolError with the verb that makes what is missing.
+    `skipped`, and one of which the log has nothing is left out; asked for by name, it raises AdstoolError
+    with the verb that makes what is missing.
     """
     chosen = select(stages)
     optional = not stages or "all" in stages
@@ -59,8 +62,10 @@ def evaluate(
         except NotReady as missing:
             if not optional:
                 raise
-            skipped[name] = f"{missing.message} {missing.hint}"
-            log.info("evaluate %s: left out. %s", name, skipped[name])
+            reason = f"{missing.message} {missing.hint}"
+            if not isinstance(missing, Absent):
+                skipped[name] = reason
+            log.info("evaluate %s: left out. %s", name, reason)
     if not found:
         raise AdstoolError(
             f"There is nothing to evaluate in {ws.root}: {' '.join(dict.fromkeys(skipped.values()))}",

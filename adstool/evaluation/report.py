@@ -14,6 +14,7 @@ from adstool.evaluation import page
 from adstool.evaluation.charts import number
 from adstool.evaluation.page import Html, key_figures, paragraph, text
 from adstool.evaluation.results import read_results
+from adstool.evaluation.sections_conversion import conversion_section
 from adstool.evaluation.sections_data import data_section, models_section, quantization_section
 from adstool.evaluation.sections_interests import interests_section
 from adstool.evaluation.sections_quality import (
@@ -51,6 +52,7 @@ def write_report(
         ("semantic", "Semantic ids", semantic_section(ws)),
         ("interests", "Interests", interests_section(settings, con, results.get("interests"))),
         ("engagement", "Engagement", engagement_section(results.get("engagement"))),
+        ("conversion", "Conversions", conversion_section(results.get("conversion"))),
         ("retrieval", "Sources", retrieval_section(results.get("retrieval"))),
         ("lightweight", "Lightweight", lightweight_section(results.get("lightweight"))),
         ("funnel", "Funnel", funnel_section(results.get("funnel"), logged)),

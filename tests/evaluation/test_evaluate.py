@@ -19,6 +19,7 @@ from support import cli_json, run_cli
 from adstool.evaluation import sections_quality
 from adstool.evaluation.report import _headline
 from adstool.evaluation.results import read_results
+from adstool.evaluation.sections_conversion import conversion_section
 from adstool.workspace import Workspace
 
 HEADS = ("click", "long_click", "save", "hide")
@@ -145,6 +146,7 @@ def _figures(value: Any, path: tuple[Any, ...] = ()) -> Iterator[tuple[Any, ...]
 
 def _page(results: dict[str, Any]) -> str:
     html = sections_quality.engagement_section(results["engagement"])
+    html += conversion_section(results["conversion"])
     html += sections_quality.retrieval_section(results["retrieval"])
     html += sections_quality.lightweight_section(results["lightweight"])
     html += sections_quality.funnel_section(results["funnel"], [])
@@ -152,7 +154,8 @@ def _page(results: dict[str, Any]) -> str:
 
 
 def test_any_figure_may_be_unknown(results: dict[str, Any]) -> None:
-    stages = {name: results[name] for name in ("engagement", "retrieval", "lightweight", "funnel")}
+    names = ("engagement", "conversion", "retrieval", "lightweight", "funnel")
+    stages = {name: results[name] for name in names}
     stages["engagement"]["slices"] = dict(list(stages["engagement"]["slices"].items())[:1])
     assert not re.search(r"\bnan\b", _page(stages))
     everything = copy.deepcopy(stages)
@@ -168,9 +171,9 @@ def test_any_figure_may_be_unknown(results: dict[str, Any]) -> None:
 
 
 def test_an_unknown_stage_is_wrong_usage(tmp_path: Path) -> None:
-    done = run_cli("--workspace", tmp_path, "evaluate", "conversion")
+    done = run_cli("--workspace", tmp_path, "evaluate", "clicks")
     assert done.returncode == 2
-    assert "interests, retrieval, lightweight, engagement, funnel, all" in done.stderr
+    assert "interests, retrieval, lightweight, engagement, conversion, funnel, all" in done.stderr
 
 
 def test_a_missing_model_names_its_verb(demo_copy: Path) -> None:
