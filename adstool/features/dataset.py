@@ -25,6 +25,7 @@ from adstool.features.engagements import (
     read_history,
 )
 from adstool.features.items import ItemTable, mapped
+from adstool.features.nearest import Likeness, nearest_inputs, nearest_of_examples, stored
 from adstool.features.spec import default_spec
 from adstool.features.users import UserTable
 from adstool.warehouse import load_sql
@@ -89,6 +90,7 @@ class Dataset:
         self.splits = {k: slice(*bounds) for k, bounds in read_json(directory / "splits.json").items()}
         for name in ("categorical", "numeric", "labels", "content_summaries", *EXAMPLE_ARRAYS):
             setattr(self, name, mapped(directory / f"{name}.npy"))
+        self._nearest: dict[int, np.ndarray] = {}
         self._codes = self.encoder.history_codes(items)[:2]
 
     categorical: np.ndarray
@@ -135,6 +137,32 @@ class Dataset:
         """The content vectors of the `length` newest history entries, float32 [n, length, D]."""
         places = self.engagements.recent(self.history_start[rows], self.history_end[rows], length)
         return history_content(self.engagements, places, self.items.content)
+
+    def nearest(self, rows: Rows, n: int) -> np.ndarray:
+        """Places in the log of the n events nearest to each example's item, int32 [rows, n], -1 for none.
+
+        Point-in-time offsets into the one log of events: made when first asked for, then memory-mapped.
+        """
+        if n not in self._nearest:
+
+            def make() -> np.ndarray:
+                user, ends, candidates = self.user[:], self.history_end[:], self.item_row[:]
+                return nearest_of_examples(
+                    self.engagements, Likeness.of(self.items), user, ends, candidates, n
+                )
+
+            self._nearest[n] = stored(self.directory / f"nearest_{n}.npy", make)
+        return np.asarray(self._nearest[n][rows])
+
+    def read_nearest(self, rows: Rows, n: int, vectors: bool) -> dict[str, np.ndarray]:
+        """NEAREST_INPUTS of these examples, the content vectors only if `vectors`."""
+        return nearest_inputs(
+            self.engagements,
+            self.nearest(rows, n),
+            np.asarray(self.ts[rows]),
+            self._codes,
+            self.items.content if vectors else None,
+        )
 
     def _user_content(self, rows: Rows) -> np.ndarray:
         start, end = self.history_start[rows], self.history_end[rows]
@@ -185,6 +213,8 @@ class Dataset:
         }
         if needs.content:
             inputs["history_content"] = self.history_content(rows, needs.content)
+        if needs.nearest:
+            inputs |= self.read_nearest(rows, needs.nearest, needs.vectors)
         return inputs
 
 

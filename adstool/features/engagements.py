@@ -27,6 +27,14 @@ SHARED_INPUTS = (
     "history_age",
     "history_content",
 )
+# What a candidate has of its own: the events of the whole history that are nearest to it.
+NEAREST_INPUTS = (
+    "nearest_item",
+    "nearest_category",
+    "nearest_action",
+    "nearest_age",
+    "nearest_content",
+)
 
 
 @dataclass(frozen=True)
@@ -34,6 +42,8 @@ class SequenceNeeds:
     """What a model reads of histories beside dataset.INPUTS."""
 
     content: int = 0  # newest entries whose content vectors are read, as `history_content`
+    nearest: int = 0  # events nearest to each candidate that are read, as NEAREST_INPUTS
+    vectors: bool = True  # whether the nearest come with their content vectors
 
 
 NOTHING = SequenceNeeds()

@@ -32,6 +32,7 @@ from adstool.features.finish import finish
 from adstool.features.interests import UserInterests, within_category
 from adstool.features.items import NO_TIME, ItemTable
 from adstool.features.log import FOREVER, coded_log
+from adstool.features.nearest import Likeness, nearest_inputs, nearest_places
 from adstool.features.singles import hour_and_weekday, single_values
 from adstool.features.spec import FeatureSpec
 from adstool.features.users import UserTable
@@ -199,6 +200,8 @@ class ServingState:
         if needs.content:
             places = self._places(ctx, needs.content)
             inputs["history_content"] = history_content(self.engagements, places, self.items.content)
+        if needs.nearest:
+            inputs |= self._nearest(codes, ctx, item_rows, needs)
         return inputs
 
     def eligible(self, ts: datetime | int | None = None) -> np.ndarray:
@@ -242,6 +245,21 @@ class ServingState:
         places = self._places(ctx, self.spec.history_length)
         read = read_history(self.engagements, places, np.asarray([ctx.ts]), codes.item, codes.category)
         return {f"history_{name}": values for name, values in vars(read).items()}
+
+    def _nearest(
+        self, codes: _Codes, ctx: RequestContext, item_rows: np.ndarray, needs: SequenceNeeds
+    ) -> dict[str, np.ndarray]:
+        ends = np.full(len(item_rows), ctx.end)
+        places = nearest_places(
+            self.engagements, self._likeness, ctx.start, ends, np.asarray(item_rows), needs.nearest
+        )
+        content = self.items.content if needs.vectors else None
+        asked = np.full(len(item_rows), ctx.ts)
+        return nearest_inputs(self.engagements, places, asked, (codes.item, codes.category), content)
+
+    @cached_property
+    def _likeness(self) -> Likeness:
+        return Likeness.of(self.items)
 
     def _places(self, ctx: RequestContext, length: int) -> np.ndarray:
         """Places of the last `length` engagements before the request, newest first: int64 [1, length]."""

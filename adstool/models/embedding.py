@@ -103,8 +103,16 @@ class FieldEmbedding(nn.Module):
             histories = tuple(rest)
         return fields, histories[0] if len(histories) == 1 else histories[0] + histories[1]
 
+    def events(self, batch: Batch, kind: str) -> Tensor:
+        """Tokens [n, K, d] of the events in the inputs <kind>_item and <kind>_category, as in `forward`."""
+        parts = [
+            batch[name.replace("history", kind)] + self.offsets[field] for name, field in self.history_fields
+        ]
+        looked_up = self._look_up(torch.stack(parts))
+        return looked_up.sum(dim=0)
+
     def _look_up(self, values: Tensor) -> Tensor:
-        """Vectors [B, K, d] of values numbered 0 .. rows - 1, [B, K]."""
+        """Vectors [..., d] of values numbered 0 .. rows - 1."""
         if not self.hashes:
             looked_up: Tensor = self.table(values)
             return looked_up

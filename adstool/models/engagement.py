@@ -13,7 +13,7 @@ from adstool.models.embedding import FieldEmbedding, cosine, row_penalty
 from adstool.models.inputs import Batch, InputSpec
 from adstool.models.layers import HistoryPool, PiecewiseLinear
 from adstool.models.multitask import SurfaceTowers, TaskHeads
-from adstool.models.sequences import ItemTokens, SequenceConfig, build_sequence
+from adstool.models.sequences import Events, ItemTokens, SequenceConfig, build_sequence
 from adstool.models.trunks import TrunkConfig, build_trunk
 
 POSITIONS = 64  # positions beyond share the last bias
@@ -127,6 +127,9 @@ class EngagementModel(nn.Module):
             names += [name for name, _ in self.embedding.history_fields] + ["history_action", "history_age"]
         if self.sequence is not None and self.with_content:
             names.append("history_content")
+        if self.sequence is not None and self.config.long_history:
+            names += [name.replace("history", "nearest") for name, _ in self.embedding.history_fields]
+            names += ["nearest_action", "nearest_age"] + (["nearest_content"] if self.with_content else [])
         return (*names, "position") if self.position_bias is not None else tuple(names)
 
     @property
@@ -173,11 +176,14 @@ class EngagementModel(nn.Module):
     def _sequence(self, batch: Batch, fields: Tensor, history: Tensor, action: Tensor, age: Tensor) -> Tensor:
         assert self.sequence is not None
         seen = batch["history_content"][:, : action.shape[1]] if self.with_content else None
-        items = self.tokens(history, seen)
-        candidate = self.tokens(
-            fields[:, self.candidate_fields].sum(dim=1), batch["item_content"] if self.with_content else None
-        )
-        encoded: Tensor = self.sequence(items, action, age, candidate)
+        events = Events(self.tokens(history, seen), action, age)
+        near: Events | None = None
+        if self.config.long_history:
+            tokens = self.tokens(self.embedding.events(batch, "nearest"), batch.get("nearest_content"))
+            near = Events(tokens, batch["nearest_action"], batch["nearest_age"])
+        own = fields[:, self.candidate_fields].sum(dim=1)
+        candidate = self.tokens(own, batch["item_content"] if self.with_content else None)
+        encoded: Tensor = self.sequence(events, candidate, near)
         return encoded
 
     def _content(self, user: Tensor, item: Tensor) -> list[Tensor]:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -29,7 +30,16 @@ class SequenceConfig:
     sequence_heads: int = 2
     sequence_hidden: int = 32  # transact: width of the feed-forward layers
     sequence_latest: int = 10  # transact: newest tokens that the trunk reads one by one
+    long_history: int = 0  # events of the whole history nearest to the candidate that are read too; 0: none
     time_mask_hours: float = 1.0  # training hides events newer than U(0, this) before the request; 0: none
+
+
+class Events(NamedTuple):
+    """Events of n histories, newest first: items [n, K, e], actions [n, K] (0: none), ages in ln(1 + h)."""
+
+    items: Tensor
+    action: Tensor
+    age: Tensor
 
 
 class ItemTokens(nn.Module):
@@ -65,7 +75,7 @@ def hats(x: Tensor, knots: int) -> Tensor:
 
 
 class EventTokens(nn.Module):
-    """What was done and how long ago: the sum of a vector of the action and of one of the age, [U, L, e]."""
+    """What was done and how long ago: the sum of a vector of the action and of one of the age."""
 
     def __init__(self, actions: int, width: int) -> None:
         super().__init__()
@@ -73,9 +83,9 @@ class EventTokens(nn.Module):
         nn.init.normal_(self.action.weight, std=0.5)
         self.age = nn.Linear(AGES, width, bias=False)
 
-    def forward(self, action: Tensor, age: Tensor) -> Tensor:
-        """action [U, L] (0: padding), age [U, L] in ln(1 + hours)."""
-        vectors: Tensor = self.action(action) + self.age(hats(age, AGES))
+    def forward(self, events: Events) -> Tensor:
+        """-> [n, K, e]."""
+        vectors: Tensor = self.action(events.action) + self.age(hats(events.age, AGES))
         return vectors
 
 
@@ -125,22 +135,44 @@ class TransAct(nn.Module):
         self.dropout = nn.Dropout(dropout)
         self.width = width * (1 + self.latest)
 
-    def forward(self, items: Tensor, action: Tensor, age: Tensor, candidate: Tensor) -> Tensor:
-        """items [U, L, e], action and age [U, L], candidate [B, e] -> [B, width]; zeros without events."""
-        hidden = action == 0
-        user = torch.cat([self.event(action, age), items], dim=2)
-        rows, length = candidate.shape[0], user.shape[1]
-        x = torch.cat([user.expand(rows, -1, -1), candidate.unsqueeze(1).expand(-1, length, -1)], dim=2)
+    def forward(self, history: Events, candidate: Tensor, near: Events | None = None) -> Tensor:
+        """history [U, L], candidate [B, e], near [B, n] -> [B, width]; zeros where there are no events.
+
+        The events near to the candidate are tokens behind those of the history.
+        """
+        rows, first = candidate.shape[0], self.layers[0]
+        assert isinstance(first, EncoderLayer)
+        user, hidden = self._tokens(history), history.action == 0
+        weight, own = first.project.weight[:, : user.shape[2]], first.project.weight[:, user.shape[2] :]
+        projected = torch.matmul(user, weight.T)
+        if near is not None:
+            nearest = self._tokens(near)
+            user = torch.cat([user.expand(rows, -1, -1), nearest], dim=1)
+            projected = torch.cat([projected.expand(rows, -1, -1), torch.matmul(nearest, weight.T)], dim=1)
+            hidden = torch.cat([hidden.expand(rows, -1), near.action == 0], dim=1)
+        projected = projected + (torch.matmul(candidate, own.T) + first.project.bias).unsqueeze(1)
+        repeated = candidate.unsqueeze(1).expand(-1, user.shape[1], -1)
+        x = torch.cat([user.expand(rows, -1, -1), repeated], dim=2)
         for index, layer in enumerate(self.layers):
             assert isinstance(layer, EncoderLayer)
-            projected = layer.project(x) if index else _split_projection(layer.project, user, candidate)
-            x = layer(x, projected, hidden)
+            x = layer(x, layer.project(x) if index else projected, hidden)
         empty = hidden.unsqueeze(2)
         largest = x.masked_fill(empty, HIDDEN).amax(dim=1)
         largest = largest.masked_fill(hidden.all(dim=1, keepdim=True), 0.0)
         newest = x.masked_fill(empty, 0.0)[:, : self.latest].flatten(1)
         encoded: Tensor = self.dropout(torch.cat([self.pool(largest), newest], dim=1))
         return encoded
+
+    def _tokens(self, events: Events) -> Tensor:
+        return torch.cat([self.event(events), events.items], dim=2)
+
+
+class Seen(NamedTuple):
+    """Events as HSTU's candidates look at them."""
+
+    tokens: Tensor  # [n, K, d]
+    knots: Tensor  # [n, K, AGES], of their ages
+    present: Tensor  # [n, K], 1 or 0
 
 
 class HstuLayer(nn.Module):
@@ -151,9 +183,9 @@ class HstuLayer(nn.Module):
     becomes depends on the history and itself alone, and the history does not depend on any candidate.
     """
 
-    def __init__(self, width: int, heads: int, length: int, dropout: float) -> None:
+    def __init__(self, width: int, heads: int, length: int, near: int, dropout: float) -> None:
         super().__init__()
-        self.heads, self.size = heads, length + 1
+        self.heads, self.size = heads, length + near + 1
         self.normalize, self.inner = nn.LayerNorm(width), nn.LayerNorm(width)
         self.project = nn.Linear(width, 4 * width)
         self.output = nn.Linear(width, width)
@@ -175,16 +207,22 @@ class HstuLayer(nn.Module):
         result: Tensor = x + self.dropout(self.output(joined))
         return result
 
-    def read(self, candidate: Tensor, history: Tensor, knots: Tensor, present: Tensor) -> Tensor:
-        """Candidates [B, 1, d] after they looked at the history [U, L, d] and at themselves."""
+    def read(self, candidate: Tensor, history: Seen, near: Seen | None) -> Tensor:
+        """Candidates [B, 1, d] after they looked at the history, at the events near to them and at
+        themselves."""
         gate, value, query, key = self.split(candidate)
-        _, values, _, keys = self.split(history)
-        bias = self.time(knots).transpose(1, 2).unsqueeze(2) + self.distance[:, None, 1:]  # [U, heads, 1, L]
-        scores = torch.matmul(query, keys.transpose(2, 3)) + bias
-        weights = nn.functional.silu(scores) * present[:, None, None] / self.size
         own = (query * key).sum(dim=3, keepdim=True) + self.distance[:, None, :1]
-        seen = torch.matmul(weights, values) + nn.functional.silu(own) / self.size * value
+        seen = nn.functional.silu(own) / self.size * value + self._look(query, history, self.distance[:, 1:])
+        if near is not None:
+            seen = seen + self._look(query, near, self.distance[:, :1])
         return self.close(candidate, seen, gate)
+
+    def _look(self, query: Tensor, events: Seen, distance: Tensor) -> Tensor:
+        """A V of candidates [B, heads, 1, .] for events at these distances [heads, K or 1]."""
+        _, value, _, key = self.split(events.tokens)
+        bias = self.time(events.knots).transpose(1, 2).unsqueeze(2) + distance.unsqueeze(1)
+        weights = nn.functional.silu(torch.matmul(query, key.transpose(2, 3)) + bias)
+        return torch.matmul(weights * events.present[:, None, None] / self.size, value)
 
     def remember(self, history: Tensor, between: Tensor, mask: Tensor) -> Tensor:
         """The history [U, L, d] after each event looked at itself and at older ones.
@@ -214,41 +252,38 @@ class Hstu(nn.Module):
         self.event = nn.Embedding(actions + 1, width)  # 0: the candidate, of which nothing is known yet
         nn.init.normal_(self.event.weight, std=0.5)
         self.layers = nn.ModuleList(
-            HstuLayer(width, config.sequence_heads, length, dropout) for _ in range(config.sequence_layers)
+            HstuLayer(width, config.sequence_heads, length, config.long_history, dropout)
+            for _ in range(config.sequence_layers)
         )
         self.older: Tensor  # newest first, so an event sees what is to its right
         self.register_buffer("older", torch.ones(length, length).triu(), persistent=False)
         self.normalize = nn.LayerNorm(width)
         self.width = width
 
-    def forward(self, items: Tensor, action: Tensor, age: Tensor, candidate: Tensor) -> Tensor:
-        """items [U, L, e], action and age [U, L], candidate [B, e] -> [B, e]."""
-        present = (action > 0).to(items.dtype)
-        history = items + self.event(action)
+    def forward(self, history: Events, candidate: Tensor, near: Events | None = None) -> Tensor:
+        """history [U, L], candidate [B, e], near [B, n] -> [B, e]."""
+        past, close = self._seen(history), self._seen(near) if near is not None else None
         x = (candidate + self.event.weight[0]).unsqueeze(1)
-        knots = hats(age, AGES)
-        hours = torch.exp(age)
+        hours = torch.exp(history.age)
         apart = torch.log1p((hours.unsqueeze(1) - hours.unsqueeze(2)).clamp_min(0.0))  # [i, j]: j before i
         between = hats(apart, AGES)
-        mask = self.older * present.unsqueeze(1)
+        mask = self.older * past.present.unsqueeze(1)
         for index, layer in enumerate(self.layers):
             assert isinstance(layer, HstuLayer)
-            x = layer.read(x, history, knots, present)
+            x = layer.read(x, past, close)
             if index + 1 < len(self.layers):
-                history = layer.remember(history, between, mask)
+                past = past._replace(tokens=layer.remember(past.tokens, between, mask))
         encoded: Tensor = self.normalize(x.flatten(1))
         return encoded
+
+    def _seen(self, events: Events) -> Seen:
+        present = (events.action > 0).to(events.items.dtype)
+        return Seen(events.items + self.event(events.action), hats(events.age, AGES), present)
 
 
 def _check_heads(heads: int, width: int) -> None:
     if heads < 1 or width % heads:
         raise UsageError(f"sequence_heads={heads} does not divide the tokens' width {width}.", "Try 2.")
-
-
-def _split_projection(project: nn.Linear, user: Tensor, candidate: Tensor) -> Tensor:
-    """project([user; candidate]) with the user's share made once: [U, L, m], [B, n] -> [B, L, outputs]."""
-    shared, own = project.weight[:, : user.shape[2]], project.weight[:, user.shape[2] :]
-    return torch.matmul(user, shared.T) + (torch.matmul(candidate, own.T) + project.bias).unsqueeze(1)
 
 
 # (actions, history length, config, dropout) -> an encoder with `width`.
@@ -259,11 +294,11 @@ ENCODERS: dict[str, Callable[[int, int, SequenceConfig, float], Encoder]] = {
 }
 
 
-def build_sequence(
-    actions: int, length: int, config: SequenceConfig, dropout: float
-) -> TransAct | Hstu | None:
+def build_sequence(actions: int, length: int, config: SequenceConfig, dropout: float) -> Encoder | None:
     """The encoder that `config` names, None for none. Raises UsageError for an unknown name or no history."""
     name = config.sequence
+    if name == "none" and config.long_history:
+        raise UsageError("long_history needs an encoder that reads it.", "--set sequence=transact or hstu")
     if name == "none":
         return None
     if name not in ENCODERS:
@@ -273,6 +308,7 @@ def build_sequence(
             f"sequence={name} reads histories, and there are none to read.",
             "Give history_used at least 1, on logged impressions; flat tables have no histories.",
         )
-    if config.time_mask_hours < 0:
-        raise UsageError(f"time_mask_hours is {config.time_mask_hours}.", "Give hours from 0.")
+    for key in ("time_mask_hours", "long_history"):
+        if getattr(config, key) < 0:
+            raise UsageError(f"{key} is {getattr(config, key)}.", "Give a number from 0.")
     return ENCODERS[name](actions, length, config, dropout)

@@ -147,7 +147,8 @@ def _difference(model: nn.Module, graph: Graph, path: Path) -> float:
 def _some_inputs(model: nn.Module, rows: int, seed: int = 0) -> Batch:
     """Random inputs of `rows` rows that this model accepts."""
     if not isinstance(model, UserSequence):
-        return random_inputs(_spec(model), rows, _history_used(model), seed)
+        long_history = int(getattr(model.config, "long_history", 0))
+        return random_inputs(_spec(model), rows, _history_used(model), seed, long_history)
     random, config = np.random.default_rng(seed), model.config
     filled = np.arange(config.length) < random.integers(0, config.length + 1, (rows, 1))
     sequence = random.integers(1, config.items, (rows, config.length)) * filled
@@ -159,7 +160,9 @@ def _one_shared(graph: Graph, batch: Batch) -> Batch:
     return {name: value[:1] if name in graph.shared else value for name, value in batch.items()}
 
 
-def random_inputs(spec: InputSpec, rows: int, history_used: int, seed: int = 0) -> Batch:
+def random_inputs(
+    spec: InputSpec, rows: int, history_used: int, seed: int = 0, long_history: int = 0
+) -> Batch:
     """Inputs of `rows` random rows that a model of this spec accepts: every code within its vocabulary."""
     random = np.random.default_rng(seed)
     history = min(spec.history_length, history_used) if history_used else spec.history_length
@@ -181,10 +184,26 @@ def random_inputs(spec: InputSpec, rows: int, history_used: int, seed: int = 0) 
         "history_age": random.uniform(0, 6, (rows, history)) * filled,
         "position": random.integers(0, 100, rows),
         "history_content": random.normal(size=(rows, history, max(spec.content_dim, 1))) * filled[..., None],
+        **(_random_nearest(spec, rows, long_history, random) if long_history else {}),
     }
     return {
         name: torch.from_numpy(value.astype(np.int64 if value.dtype.kind == "i" else np.float32))
         for name, value in arrays.items()
+    }
+
+
+def _random_nearest(spec: InputSpec, rows: int, n: int, random: np.random.Generator) -> dict[str, Any]:
+    filled = np.arange(n)[None, :] < random.integers(0, n + 1, (rows, 1))
+
+    def codes(name: str) -> Any:
+        return random.integers(0, spec.cardinalities[spec.field(name)] if name else 1, (rows, n)) * filled
+
+    return {
+        "nearest_item": codes(spec.history_item),
+        "nearest_category": codes(spec.history_category),
+        "nearest_action": random.integers(1, len(spec.actions) + 1, (rows, n)) * filled,
+        "nearest_age": random.uniform(0, 6, (rows, n)) * filled,
+        "nearest_content": random.normal(size=(rows, n, max(spec.content_dim, 1))) * filled[..., None],
     }
 
 

@@ -136,9 +136,11 @@ class _Run:
     def needs(self) -> SequenceNeeds:
         """What the model reads of histories beside dataset.INPUTS."""
         config = self.config.get("config", {})
-        if config.get("sequence", "none") == "none" or not config["inputs"]["content_dim"]:
+        if config.get("sequence", "none") == "none":
             return NOTHING
-        return SequenceNeeds(content=min(config["history_used"], config["inputs"]["history_length"]))
+        content = config["inputs"]["content_dim"] > 0
+        used = min(config["history_used"], config["inputs"]["history_length"])
+        return SequenceNeeds(used if content else 0, config.get("long_history", 0), content)
 
     @cached_property
     def calibration(self) -> Calibration | None:

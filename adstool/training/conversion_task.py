@@ -102,7 +102,8 @@ class ConversionTask:
 
     def _load(self, seen: Observations, rows: Rows) -> Batch:
         model = self.model
-        batch = gather(self.dataset, model.input_names, seen.row[rows], model.config.history_used)
+        lengths = model.config.history_used, model.config.long_history
+        batch = gather(self.dataset, model.input_names, seen.row[rows], *lengths)
         for name in SEEN:
             batch[f"seen_{name}"] = torch.from_numpy(getattr(seen, name)[rows])
         batch["seen_value"] = torch.from_numpy((seen.value[rows] / self.scales).astype(np.float32))

@@ -90,8 +90,9 @@ class EngagementTask:
     def load(self, rows: Rows, rng: np.random.Generator) -> Batch:
         """Inputs, labels and weights of training rows."""
         rows = rows + self.first
-        batch = gather(self.examples, self.model.input_names, rows, self.model.config.history_used)
-        mask_time(self.model.config, batch, rng)
+        config = self.model.config
+        batch = gather(self.examples, self.model.input_names, rows, config.history_used, config.long_history)
+        mask_time(config, batch, rng)
         batch["labels"] = torch.from_numpy(happened(self.examples.labels[rows]))
         batch["weight"] = torch.from_numpy(np.ascontiguousarray(self.examples.sample_weight[rows]))
         return batch

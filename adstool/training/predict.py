@@ -11,6 +11,7 @@ import torch
 from numpy.typing import NDArray
 from torch import nn
 
+from adstool.features.engagements import NEAREST_INPUTS
 from adstool.models.inputs import Batch
 from adstool.training.batches import Rows
 
@@ -22,18 +23,27 @@ HISTORY = ("history_item", "history_category", "history_action", "history_age")
 
 
 def gather(
-    examples: Examples, names: Sequence[str], rows: Rows | slice, history_used: int | None = None
+    examples: Examples,
+    names: Sequence[str],
+    rows: Rows | slice,
+    history_used: int | None = None,
+    long_history: int = 0,
 ) -> Batch:
     """The inputs `names` of `rows` as torch tensors: int64 where they are integers, else float32.
 
-    Only the `history_used` most recent history entries are read.
+    Only the `history_used` most recent history entries are read, and the `long_history` nearest events.
     """
     batch: Batch = {}
+    near: dict[str, NDArray[Any]] = {}
+    if long_history and any(name in NEAREST_INPUTS for name in names):
+        near = examples.read_nearest(rows, long_history, "nearest_content" in names)  # type: ignore[attr-defined]
     read = getattr(examples, "history", None)  # all four history inputs at the price of one
     history = read(rows) if read is not None and any(name in HISTORY for name in names) else None
     for name in names:
         if name == "item_content":
             values = examples.items.content[np.asarray(examples.item_row[rows])]
+        elif name in near:
+            values = near[name]
         elif name == "history_content":
             values = examples.history_content(rows, history_used or 0)  # type: ignore[attr-defined]
         elif name in HISTORY:
@@ -58,10 +68,10 @@ def predict_logits(
     device = next(model.parameters()).device
     training = model.training
     model.eval()
-    used = getattr(model.config, "history_used", None)
+    lengths = (getattr(model.config, "history_used", None), getattr(model.config, "long_history", 0))
     parts = []
     for part in _parts(rows, batch_size):
-        batch = gather(examples, model.input_names, part, used)  # type: ignore[arg-type]
+        batch = gather(examples, model.input_names, part, *lengths)  # type: ignore[arg-type]
         parts.append(model({k: v.to(device) for k, v in batch.items()}).float().cpu().numpy())
     model.train(training)
     if not parts:

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import numpy as np
 import torch
+from torch import Tensor
 
+from adstool.features.engagements import NEAREST_INPUTS
 from adstool.models.inputs import Batch
 from adstool.models.sequences import SequenceConfig
 
@@ -22,11 +24,20 @@ def forget_newest(batch: Batch, hours: float, rng: np.random.Generator) -> None:
 
     The random time window mask of TransAct (Xia et al. 2023, section 3.3.3): the model must not lean on what
     happened a moment ago, which arrives late in serving and makes feeds repeat themselves. Older events move
-    up, as if the newest had not arrived yet. `hours` > 0; all randomness from `rng`.
+    up, as if the newest had not arrived yet; among the nearest events of a long history too. `hours` > 0; all
+    randomness from `rng`.
     """
-    age, action = batch["history_age"], batch["history_action"]
-    window = np.log1p(rng.random(len(age)) * hours).astype(np.float32)
-    newer = (age < torch.from_numpy(window).unsqueeze(1)) & (action > 0)
+    window = np.log1p(rng.random(len(batch["history_age"])) * hours).astype(np.float32)
+    for names in (HISTORY_INPUTS, NEAREST_INPUTS):
+        if names[2] in batch:
+            _move_up(batch, names, torch.from_numpy(window))
+
+
+def _move_up(batch: Batch, names: tuple[str, ...], window: Tensor) -> None:
+    """Drop the events of these inputs (item, category, action, age, content) with ages below `window` [B]."""
+    _, _, action_name, age_name, _ = names
+    age, action = batch[age_name], batch[action_name]
+    newer = (age < window.unsqueeze(1)) & (action > 0)
     count = newer.sum(dim=1)  # entries are newest first, so these are the first ones
     rows = count.nonzero().squeeze(1)
     if not len(rows):
@@ -35,7 +46,7 @@ def forget_newest(batch: Batch, hours: float, rng: np.random.Generator) -> None:
     places = torch.arange(length) + count[rows].unsqueeze(1)
     gone = places >= length
     places = places.clamp_max(length - 1)
-    for name in HISTORY_INPUTS:
+    for name in names:
         if name in batch:
             moved = batch[name][rows.unsqueeze(1), places]
             moved[gone] = 0

@@ -13,12 +13,13 @@ from torch import nn
 from training.synthetic import make_examples
 
 from adstool.errors import UsageError
-from adstool.features.engagements import SHARED_INPUTS
+from adstool.features.engagements import NEAREST_INPUTS, SHARED_INPUTS
 from adstool.models.inputs import Batch
 from adstool.models.registry import save_model
 from adstool.models.sequences import (
     ENCODERS,
     EncoderLayer,
+    Events,
     Hstu,
     HstuLayer,
     ItemTokens,
@@ -65,13 +66,13 @@ def test_transact_is_torchs_transformer_over_the_whole_tokens() -> None:
         for parameter in model.parameters():
             parameter.add_(torch.randn_like(parameter) * 0.2)
     items, candidate = torch.randn(3, 5, 4), torch.randn(3, 4)
-    x = torch.cat([model.event(ACTION, AGE), items, candidate[:, None].repeat(1, 5, 1)], dim=2)
+    x = torch.cat([model.event(Events(items, ACTION, AGE)), items, candidate[:, None].repeat(1, 5, 1)], dim=2)
     padding = ACTION == 0
     padding[2] = False  # a row of padding only: torch has no attention for it, ours is checked below
     for layer in model.layers:
         assert isinstance(layer, EncoderLayer)
         x = torchs_layer(layer, 12, SMALL.sequence_hidden)(x, src_key_padding_mask=padding)
-    got = model(items, ACTION, AGE, candidate)
+    got = model(Events(items, ACTION, AGE), candidate)
     assert got.shape == (3, model.width) == (3, 48)
     for row, events in ((0, 5), (1, 2)):
         newest = torch.zeros(3, 12)
@@ -124,7 +125,7 @@ def test_hstu_is_one_masked_sequence_of_history_and_candidates() -> None:
     for row, events in ((0, 5), (1, 2), (2, 0)):
         action, age = ACTION[row : row + 1], AGE[row : row + 1]
         with torch.no_grad():
-            got = model(items, action, age, candidates)
+            got = model(Events(items, action, age), candidates)
             past = (items[0] + model.event(action[0]))[:events].numpy().astype(np.float64)
             ends = (candidates + model.event.weight[0]).numpy().astype(np.float64)
         # Events newest first at places 1 .. events, then the candidates, all at place 0.
@@ -205,6 +206,27 @@ def test_the_history_matters_and_what_lies_behind_its_end_does_not(kind: str) ->
         assert not changed[~some].any(), name
 
 
+@pytest.mark.parametrize("kind", list(ENCODERS))
+def test_events_near_to_a_candidate_are_read_as_those_of_its_history(kind: str) -> None:
+    """Only their content, action and age decide; padding does not; each candidate has its own."""
+    model = sequence_ranker(kind, long_history=5)
+    inputs = random_inputs(SPEC, 30, 4, seed=6, long_history=5)
+    wanted = model(inputs)
+    behind = inputs["nearest_action"] == 0
+    some = (~behind).any(dim=1)
+    assert 0 < int(some.sum()) < 30
+    dirty = {name: value.clone() for name, value in inputs.items()}
+    dirty["nearest_content"][behind] = 7.0
+    dirty["nearest_item"][behind], dirty["nearest_age"][behind] = 5, 2.0
+    torch.testing.assert_close(model(dirty), wanted)
+    for name in NEAREST_INPUTS:
+        value = inputs[name]
+        other = torch.where(value > 0, value % 2 + 1, 0) if not value.is_floating_point() else value * 1.5
+        changed = (model({**inputs, name: other}) - wanted).abs().amax(dim=1) > 1e-6
+        assert changed[some].any(), name
+        assert not changed[~some].any(), name
+
+
 def test_the_newest_events_are_forgotten_as_if_they_had_not_arrived() -> None:
     examples = make_examples(400)
     names = ("history_item", "history_category", "history_action", "history_age", "history_content")
@@ -231,6 +253,10 @@ def test_the_newest_events_are_forgotten_as_if_they_had_not_arrived() -> None:
         for name in names:
             assert torch.equal(after[name][row, : len(kept)], before[name][row, kept])
             assert not after[name][row, len(kept) :].any()
+    near = {name.replace("history", "nearest"): value.clone() for name, value in before.items()}
+    forget_newest(both := {**before, **near}, 24.0, np.random.default_rng(8))
+    for name in names:  # the same window for the history and for the events near to the candidate
+        assert torch.equal(both[name.replace("history", "nearest")], after[name])
     assert forgotten > 200
     assert (after["history_action"] > 0).sum() > 200
 
@@ -244,5 +270,7 @@ def test_what_cannot_be_built_is_said() -> None:
     flat = dataclasses.replace(SPEC, history_length=0)
     with pytest.raises(UsageError, match="there are none to read"):
         ranker(flat, sequence="transact")
+    with pytest.raises(UsageError, match="long_history needs"):
+        ranker(long_history=4)
     with pytest.raises(UsageError, match="time_mask_hours"):
         sequence_ranker("transact", time_mask_hours=-1.0)

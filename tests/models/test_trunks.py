@@ -42,6 +42,8 @@ EVERY = [{"trunk": name} for name in TRUNKS] + [
     {"trunk": "wukong", "surface_towers": True, **MMOE},
     {"sequence": "transact", "trunk": "masknet"},
     {"sequence": "hstu"},
+    {"sequence": "transact", "long_history": 3},
+    {"sequence": "hstu", "long_history": 3},
 ]
 
 
@@ -70,7 +72,7 @@ def test_a_trunk_and_its_heads_are_served_as_trained(changes: dict[str, object],
     scorer = Scorer(tmp_path)
     again = load_model(tmp_path)
     for rows in (1, 257):
-        inputs = random_inputs(SPEC, rows, 0, seed=rows)
+        inputs = random_inputs(SPEC, rows, 0, seed=rows, long_history=3)
         arrays = {name: value.numpy() for name, value in inputs.items()}
         with torch.no_grad():
             wanted = torch.sigmoid(model(inputs)).numpy()
@@ -89,7 +91,7 @@ def test_a_trunk_and_its_heads_are_served_as_trained(changes: dict[str, object],
 @pytest.mark.parametrize("changes", EVERY, ids=str)
 def test_rows_of_a_batch_do_not_influence_each_other(changes: dict[str, object]) -> None:
     model = ranker(**changes)
-    inputs = random_inputs(SPEC, 16, 4, seed=2)
+    inputs = random_inputs(SPEC, 16, 4, seed=2, long_history=3)
     alone = model({name: value[5:6] for name, value in inputs.items()})
     torch.testing.assert_close(model(inputs)[5:6], alone, rtol=1e-4, atol=1e-5)
 

@@ -166,7 +166,13 @@ def test_scoring_does_not_import_torch(shop: Workspace) -> None:
 def test_a_ranker_with_a_sequence_encoder_is_trained_quantized_and_served(shop_copy: Workspace) -> None:
     """`rank` gives the probabilities of the trained model for the state's inputs, in both precisions."""
     settings = load_settings(shop_copy.config, environment={})
-    overrides = {"sequence": "transact", "sequence_dim": "8", "hidden": "32", "history_used": "8"}
+    overrides = {
+        "sequence": "transact",
+        "sequence_dim": "8",
+        "hidden": "32",
+        "history_used": "8",
+        "long_history": "4",
+    }
     options = TrainOptions("", overrides, 2, 256, 0, None)
     with open_warehouse(shop_copy, settings) as con:
         train_model(shop_copy, settings, con, "engagement", options, export=export_run)
@@ -182,6 +188,7 @@ def test_a_ranker_with_a_sequence_encoder_is_trained_quantized_and_served(shop_c
         inputs = state.inputs(full.encoder, ranked.ctx, rows, full.needs)
     assert ranked.ctx.end - ranked.ctx.start > 0
     assert inputs["history_content"].shape == (1, 8, 16)
+    assert inputs["nearest_content"].shape == (len(rows), 4, 16)
     batch = {name: torch.from_numpy(v.astype(np.int64 if v.dtype.kind == "i" else np.float32))
              for name, v in inputs.items()}  # fmt: skip
     with torch.no_grad():
