@@ -13,6 +13,8 @@ from typing import Any, get_type_hints
 
 from adstool.errors import AdstoolError
 
+AMOUNT_LOSSES = {"binary": ("",), "count": ("", "poisson"), "duration": ("", "lognormal", "weighted")}
+
 
 @dataclass(frozen=True)
 class Action:
@@ -20,9 +22,15 @@ class Action:
 
     name: str
     kind: str = "binary"  # binary | duration | count
-    weight: float = 1.0  # in the utility; negative for unwanted actions
+    loss: str = ""  # of the amount: lognormal (the default) | weighted for durations; counts are poisson
+    weight: float = 1.0  # in the utility, of one, or of a typical amount; negative for unwanted actions
     positive: bool = True  # counts as engagement in histories and interests
     window_hours: float = 24.0  # the action belongs to an impression at most this much earlier
+
+    @property
+    def amount_loss(self) -> str:
+        """The loss of the head of its amount, empty for a binary action."""
+        return {"binary": "", "count": "poisson", "duration": self.loss or "lognormal"}[self.kind]
 
 
 @dataclass(frozen=True)
@@ -377,5 +385,11 @@ def _array(name: str, content: Any, where: str) -> tuple[Any, ...]:
         if isinstance(row, Action) and row.kind not in ("binary", "duration", "count"):
             raise AdstoolError(
                 f"{where}: action '{row.name}' has kind '{row.kind}'.", "Use binary, duration or count."
+            )
+        if isinstance(row, Action) and row.loss not in AMOUNT_LOSSES[row.kind]:
+            known = [loss for loss in AMOUNT_LOSSES[row.kind] if loss]
+            raise AdstoolError(
+                f"{where}: action '{row.name}' is {row.kind} and has loss '{row.loss}'.",
+                f"Use {' or '.join(known)}." if known else "Leave loss out.",
             )
     return tuple(rows)

@@ -65,6 +65,9 @@ def train(
     label: Annotated[str | None, typer.Option(help="The column of 0 and 1 to predict.")] = None,
     categorical: Annotated[str, typer.Option(help="Columns a,b of categories; else guessed.")] = "",
     numeric: Annotated[str, typer.Option(help="Columns c,d of numbers; else guessed.")] = "",
+    warm_start: Annotated[
+        bool, typer.Option("--warm-start", help="engagement: from the weights of the run in use.")
+    ] = False,
     engine: Annotated[
         str, typer.Option(help="local, or ray: engagement by workers of a Ray cluster.")
     ] = "local",
@@ -87,7 +90,9 @@ def train(
     workspace, settings = open_workspace(context)
     from adstool.training.options import TrainOptions
 
-    options = TrainOptions(preset, overrides, epochs, batch_size, seed, resume, runner)
+    options = TrainOptions(preset, overrides, epochs, batch_size, seed, resume, runner, warm_start)
+    if warm_start and (model != "engagement" or flat.given):
+        raise UsageError("--warm-start is of `train engagement` from the warehouse.", "Leave it out.")
     if flat.given:
         payload = _train_flat(workspace, settings, options, flat)
     elif model == "clip":
@@ -297,6 +302,22 @@ def _figures(valid: dict[str, Any], test: dict[str, Any]) -> list[tuple[str, Any
     return [(name, shown(valid, name), shown(test, name)) for name in test if name not in edges]
 
 
+def _show_heads(context: typer.Context, test: dict[str, Any], before: dict[str, Any]) -> None:
+    """A row a head, beside the NE of the run before; and a table of the amounts that are expected."""
+    names = [name for name, value in next(iter(test.values())).items() if not isinstance(value, dict)]
+    rows = [[head, *(figures.get(name) for name in names)] for head, figures in test.items()]
+    columns = ["test", *names]
+    if before:
+        columns.insert(columns.index("ne") + 1, f"ne of {before['run_id']}")
+        for row in rows:
+            row.insert(columns.index("ne") + 1, before["ne"].get(row[0]))
+    table(context, columns, rows)
+    amounts = {head: figures["amount"] for head, figures in test.items() if "amount" in figures}
+    if amounts:
+        figures = list(next(iter(amounts.values())))
+        table(context, ["amount", *figures], [(head, *found.values()) for head, found in amounts.items()])
+
+
 def _show(context: typer.Context, payload: dict[str, Any]) -> None:
     if payload["model"] == "semantic":
         _show_semantic(context, payload)
@@ -309,9 +330,7 @@ def _show(context: typer.Context, payload: dict[str, Any]) -> None:
     valid, test = payload["metrics"]["valid"], payload["metrics"]["test"]
     nested = bool(test) and all(isinstance(value, dict) for value in test.values())
     if nested:
-        names = list(next(iter(test.values())))
-        rows = [(head, *(figures.get(name) for name in names)) for head, figures in test.items()]
-        table(context, ["test", *names], rows)
+        _show_heads(context, test, payload.get("before") or {})
     else:
         table(context, ["", "valid", "test"], _figures(valid, test))
     next_verb(context, NEXT[payload["model"]])

@@ -126,6 +126,15 @@ class Evaluation:
             parts.append(self.scorer.predict(inputs))
         return np.concatenate(parts) if parts else np.zeros((0, len(self.heads)))
 
+    def predict_worth(self, rows: Array, position: int) -> Array:
+        """What the utility weighs of dataset rows at `position`: Scorer.predict_worth, [n, A]."""
+        parts = []
+        for start in range(0, len(rows), CHUNK):
+            inputs = self.dataset.batch(rows[start : start + CHUNK], self.scorer.needs)
+            inputs["position"] = np.full_like(inputs["position"], position)
+            parts.append(self.scorer.predict_worth(inputs)[1])
+        return np.concatenate(parts) if parts else np.zeros((0, len(self.heads)))
+
     @cached_property
     def predictions(self) -> Array:
         """Calibrated probabilities of the test split at the logged positions, [n, A]."""

@@ -38,7 +38,7 @@ def _slates(evaluation: Evaluation) -> dict[str, Any]:
     first = np.unique(group, return_index=True)[1]
     users = evaluation.resampler(evaluation.users[rows[first]])
     orders: dict[str, Array | None] = {
-        "ndcg@10": evaluation.predict(rows + evaluation.test.start, FIRST_POSITION) @ weights,
+        "ndcg@10": evaluation.predict_worth(rows + evaluation.test.start, FIRST_POSITION) @ weights,
         "ndcg@10_logged": _logged(evaluation, rows),
         "ndcg@10_popularity": evaluation.popularity[rows] @ weights,
         "ndcg@10_truth": _true_utility(evaluation, rows),

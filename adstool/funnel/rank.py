@@ -121,7 +121,7 @@ class Ranker:
         ranked = self.stages(parsed, at)
         index = self.index_at(at)
         log_stages(self.log, ranked, index)
-        return slate_of(ranked, index, self.heavy.outputs, explain)
+        return slate_of(ranked, index, self.heavy.outputs, self.heavy.typical, explain)
 
     def parse(self, request: Mapping[str, Any] | Request, k: int | None = None) -> Request:
         """The request, checked."""
@@ -145,11 +145,11 @@ class Ranker:
         kept = best(light, settings.lightweight)
         clock.lap("lightweight")
         rows = candidates.positions[kept] + asked.first_row
-        probability = self._heavy(asked.state, asked.ctx, rows)
+        probability, worth = self._heavy(asked.state, asked.ctx, rows)
         kept_bids = None if bids is None else bids[kept]
-        score = self.value.score(probability, kept_bids)
+        score = self.value.score(probability, kept_bids, worth)
         clock.lap("heavy")
-        chosen, prices = self._auction(probability, score, kept_bids, rows, request.k)
+        chosen, prices = self._auction(probability, worth, score, kept_bids, rows, request.k)
         clock.lap("auction")
         return Ranked(
             request,
@@ -158,6 +158,7 @@ class Ranker:
             light,
             kept,
             probability,
+            worth,
             score,
             chosen,
             prices,
@@ -253,14 +254,18 @@ class Ranker:
         vectors = index.corpus.lightweight[positions].reshape(len(positions), *user.shape[1:])
         return self.light_value.score(tower.probability(user, vectors), bids)
 
-    def _heavy(self, state: ServingState, ctx: RequestContext, rows: np.ndarray) -> np.ndarray:
+    def _heavy(
+        self, state: ServingState, ctx: RequestContext, rows: np.ndarray
+    ) -> tuple[np.ndarray, np.ndarray]:
         if not len(rows):
-            return np.zeros((0, len(self.heavy.outputs)))
-        return self.heavy.predict(state.inputs(self.heavy.encoder, ctx, rows, self.heavy.needs))
+            nothing = np.zeros((0, len(self.heavy.outputs)))
+            return nothing, nothing
+        return self.heavy.predict_worth(state.inputs(self.heavy.encoder, ctx, rows, self.heavy.needs))
 
     def _auction(
         self,
         probability: np.ndarray,
+        worth: np.ndarray,
         score: np.ndarray,
         bids: np.ndarray | None,
         rows: np.ndarray,
@@ -273,7 +278,7 @@ class Ranker:
             bids,
             probability[:, self.value.click],
             exposure_curve(self.settings.formats[0], k),
-            bonus=self.value.utility_weight * self.value.utility(probability),
+            bonus=self.value.utility_weight * self.value.utility(worth),
             rule=auction.rule,
             reserve=auction.reserve,
             tie_break=rows,

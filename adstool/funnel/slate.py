@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -27,6 +27,7 @@ class Ranked:
     light: np.ndarray  # float64 [m], the lightweight ranker's score of every candidate
     kept: np.ndarray  # int64 [n], indices of the candidates it kept, best first
     probability: np.ndarray  # float64 [n, A], the heavy ranker's calibrated predictions for those
+    worth: np.ndarray  # float64 [n, A], what the utility weighs: see Scorer.predict_worth
     score: np.ndarray  # float64 [n], what they are worth
     chosen: np.ndarray  # int64 [slots], indices into `kept`, first slot first
     prices: np.ndarray | None  # float64 [slots], a click; None for a corpus without bids
@@ -64,15 +65,18 @@ def log_stages(log: FunnelLog, ranked: Ranked, index: Index) -> None:
     )
 
 
-def slate_of(ranked: Ranked, index: Index, heads: Sequence[str], explain: bool) -> dict[str, Any]:
-    """The slate line; `heads` name the columns of the predictions. A note says what was out of the ordinary.
+def slate_of(
+    ranked: Ranked, index: Index, heads: Sequence[str], typical: Mapping[str, float], explain: bool
+) -> dict[str, Any]:
+    """The slate line; `heads` name the columns of the predictions, `typical` the amount that counts as one of
+    those that are counted or timed. A note says what was out of the ordinary.
 
     explain: with the title of every item and the reasons for it, and the counts of every stage.
     """
     slate: dict[str, Any] = {
         "request_id": ranked.request.request_id,
         "user_id": ranked.request.user_id,
-        "ads": [_ad(ranked, index, heads, slot) for slot in range(len(ranked.chosen))],
+        "ads": [_ad(ranked, index, heads, typical, slot) for slot in range(len(ranked.chosen))],
         "latency_ms": {name: round(ms, 3) for name, ms in ranked.latency_ms.items()},
     }
     notes = []
@@ -87,14 +91,19 @@ def slate_of(ranked: Ranked, index: Index, heads: Sequence[str], explain: bool) 
     return slate
 
 
-def _ad(ranked: Ranked, index: Index, heads: Sequence[str], slot: int) -> dict[str, Any]:
+def _ad(
+    ranked: Ranked, index: Index, heads: Sequence[str], typical: Mapping[str, float], slot: int
+) -> dict[str, Any]:
     place = int(ranked.chosen[slot])
     candidate = int(ranked.kept[place])
     row = int(ranked.rows(index)[candidate])
+    expected = dict(zip(heads, ranked.worth[place].tolist(), strict=True))
+    amounts = {name: expected[name] * one for name, one in typical.items()}
     return {
         "ad_id": index.state.items.column("item_id")[row].as_py(),
         "score": float(ranked.score[place]),
         "predictions": dict(zip(heads, ranked.probability[place].tolist(), strict=True)),
+        **({"amounts": amounts} if amounts else {}),
         "bid": None if ranked.bids is None else float(ranked.bids[place]),
         "price": None if ranked.prices is None else float(ranked.prices[slot]),
         "source": ranked.candidates.names[int(ranked.candidates.source[candidate])],

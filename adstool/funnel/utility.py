@@ -14,8 +14,9 @@ from adstool.config import Action, Settings
 class Value:
     """The one definition of value, over the heads of one model.
 
-    utility = sum_a weight_a p_a over the actions of the settings; an ad is worth bid * p(click) +
-    utility_weight * utility, in money. Changing a weight changes every stage at once, without new vectors.
+    utility = sum_a weight_a w_a over the actions of the settings, w the probability of a binary action and
+    the expected amount of another in typical ones; an ad is worth bid * p(click) + utility_weight * utility,
+    in money. Changing a weight changes every stage at once, without new vectors.
     """
 
     weights: np.ndarray  # float64 [A]
@@ -29,13 +30,18 @@ class Value:
         weights = np.array([weight.get(name, 0.0) for name in heads], dtype=np.float64)
         return cls(weights, paid_head(settings.actions, heads), settings.auction.utility_weight)
 
-    def utility(self, probability: np.ndarray) -> np.ndarray:
-        """Worth to the user, float64 [n], of probabilities [n, A]."""
-        return np.asarray(probability @ self.weights)
+    def utility(self, worth: np.ndarray) -> np.ndarray:
+        """Worth to the user, float64 [n], of probabilities or amounts [n, A]."""
+        return np.asarray(worth @ self.weights)
 
-    def score(self, probability: np.ndarray, bids: np.ndarray | None) -> np.ndarray:
-        """What ranks: money with bids [n], utility alone without (a corpus of pins)."""
-        utility = self.utility(probability)
+    def score(
+        self, probability: np.ndarray, bids: np.ndarray | None, worth: np.ndarray | None = None
+    ) -> np.ndarray:
+        """What ranks: money with bids [n], utility alone without (a corpus of pins).
+
+        worth [n, A]: what the utility weighs, the probabilities where it is not given.
+        """
+        utility = self.utility(probability if worth is None else worth)
         if bids is None:
             return utility
         return np.asarray(bids * probability[:, self.click] + self.utility_weight * utility)

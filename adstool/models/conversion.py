@@ -42,6 +42,13 @@ class ConversionModel(EngagementModel):
             self.position_bias = nn.Embedding(POSITIONS, len(config.outputs) + len(config.aside))
             nn.init.zeros_(self.position_bias.weight)
 
+    def _build_amounts(self, inputs: int) -> None:
+        """None: how much users engage is the engagement ranker's."""
+
+    def served(self, batch: Batch) -> Tensor:
+        """Probabilities [B, 1 + K] of a click, and of each kind given a click."""
+        return torch.sigmoid(self(batch))
+
     def _build_heads(self, inputs: int) -> TaskHeads:
         config = self.config
         return TaskHeads(

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from adstool.errors import UsageError
+from adstool.models.amounts import AmountHeads
 from adstool.models.embedding import FieldEmbedding, cosine, row_penalty
 from adstool.models.inputs import Batch, InputSpec
 from adstool.models.layers import HistoryPool, PiecewiseLinear
@@ -83,6 +84,7 @@ class EngagementModel(nn.Module):
             width += self.sequence.width
         self.trunk = build_trunk(config.trunk, width, config)
         self.heads = self._build_heads(self.trunk.width)
+        self.amounts = self._build_amounts(self.trunk.width)
         self.surfaces = self._build_surfaces(self.trunk.width) if config.surface_towers else None
         self.position_bias = nn.Embedding(POSITIONS, len(spec.actions)) if spec.positions else None
         if self.position_bias is not None:
@@ -104,6 +106,11 @@ class EngagementModel(nn.Module):
             tower_hidden=config.tower_hidden,
             dropout=config.dropout,
         )
+
+    def _build_amounts(self, inputs: int) -> AmountHeads | None:
+        spec = self.config.inputs
+        columns = [spec.actions.index(name) for name in spec.amounts]
+        return AmountHeads(inputs, columns, spec.amount_losses) if columns else None
 
     def _build_surfaces(self, inputs: int) -> SurfaceTowers:
         spec = self.config.inputs
@@ -143,6 +150,18 @@ class EngagementModel(nn.Module):
 
     def with_penalty(self, batch: Batch) -> tuple[Tensor, Tensor]:
         """Logits [B, A], and the L2 penalty of the fields' embeddings (a scalar) for the training loss."""
+        return self.with_trunk(batch)[:2]
+
+    def served(self, batch: Batch) -> Tensor:
+        """Probabilities [B, A] and, beside them, expected typical amounts of the actions that have one."""
+        logits, _, shared = self.with_trunk(batch)
+        probability = torch.sigmoid(logits)
+        if self.amounts is None:
+            return probability
+        return torch.cat([probability, self.amounts(shared, logits)], dim=1)
+
+    def with_trunk(self, batch: Batch) -> tuple[Tensor, Tensor, Tensor]:
+        """`with_penalty`, and what the heads read, [B, trunk width]."""
         fields, history = self.embedding(batch)
         parts = self._parts(batch, fields, history)
         shared = self.trunk(torch.cat(parts, dim=1) if len(parts) > 1 else parts[0])
@@ -152,7 +171,7 @@ class EngagementModel(nn.Module):
             logits = logits + self.surfaces(shared, surface)
         if self.position_bias is not None:
             logits = logits + self._bias_of(batch["position"])
-        return logits, row_penalty(fields, self.config.embedding_penalty)
+        return logits, row_penalty(fields, self.config.embedding_penalty), shared
 
     def _parts(self, batch: Batch, fields: Tensor, history: Tensor | None) -> list[Tensor]:
         """What the trunk reads, side by side: fields [B, F * d], numerics, content, history."""

@@ -35,6 +35,8 @@ class InputSpec:
     history_category: str = ""  # the categorical column whose codes history_category holds
     unknown_buckets: int = 0  # codes 1 .. this are shared by ids that training has not seen
     positions: bool = False  # whether `position` is an input
+    amounts: tuple[str, ...] = ()  # actions that are counted or timed
+    amount_losses: tuple[str, ...] = ()  # of each: lognormal | weighted | poisson
 
     def columns(self, sides: tuple[str, ...]) -> list[int]:
         """The indices of the categorical columns of these sides."""
@@ -58,6 +60,7 @@ def input_spec(dataset: Dataset) -> InputSpec:
     """The inputs of a data set of logged impressions."""
     encoder = dataset.encoder
     categorical = tuple(column.name for column in encoder.categorical_columns)
+    measured = [action for action in dataset.actions if action.kind != "binary"]
     return InputSpec(
         categorical=categorical,
         categorical_sides=tuple(column.side for column in encoder.categorical_columns),
@@ -71,6 +74,8 @@ def input_spec(dataset: Dataset) -> InputSpec:
         history_category="category" if "category" in categorical else "",
         unknown_buckets=int(encoder.unknown_buckets),
         positions=True,
+        amounts=tuple(action.name for action in measured),
+        amount_losses=tuple(action.amount_loss for action in measured),
     )
 
 

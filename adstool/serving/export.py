@@ -83,7 +83,7 @@ def graphs_of(model: nn.Module) -> tuple[Graph, ...]:
                 "model.onnx",
                 model.input_names,
                 "probability",
-                lambda batch: torch.sigmoid(model(batch)),
+                model.served,
                 tuple(name for name in model.input_names if name in SHARED_INPUTS),
             ),
         )

@@ -167,13 +167,38 @@ class Scorer(_Run):
     def _session(self) -> GraphSession:
         return self.session("model.onnx")
 
+    @cached_property
+    def amounts(self) -> tuple[str, ...]:
+        """The actions with an expected amount, in the order of the columns behind the probabilities."""
+        return tuple(self.config["config"]["inputs"].get("amounts", ()))
+
+    @cached_property
+    def typical(self) -> dict[str, float]:
+        """The mean amount of training where it happened, by action that has one."""
+        return dict(zip(self.amounts, self.config.get("typical_amounts", ()), strict=True))
+
     def raw(self, inputs: Mapping[str, np.ndarray]) -> np.ndarray:
         """Probabilities [n, A] as the model gives them, float32."""
-        return self._session.run(inputs)
+        return self._session.run(inputs)[:, : len(self.outputs)]
 
     def predict(self, inputs: Mapping[str, np.ndarray]) -> np.ndarray:
         """Calibrated probabilities [n, A]."""
         return self.calibrated(self.raw(inputs), inputs["categorical"])
+
+    def predict_worth(self, inputs: Mapping[str, np.ndarray]) -> tuple[np.ndarray, np.ndarray]:
+        """Calibrated probabilities [n, A], and what the utility weighs: those of binary actions, and expected
+        amounts of the others in typical ones (the mean of training where it happened), [n, A]."""
+        out = self._session.run(inputs)
+        heads = len(self.outputs)
+        probability = self.calibrated(out[:, :heads], inputs["categorical"])
+        if not self.amounts:
+            return probability, probability
+        factors = self.calibration.amounts if self.calibration else ()
+        worth = probability.copy()
+        for place, name in enumerate(self.amounts):
+            factor = factors[place] if factors else 1.0
+            worth[:, self.outputs.index(name)] = out[:, heads + place] * factor
+        return probability, worth
 
 
 class TowerScorer(_Run):

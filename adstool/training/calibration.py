@@ -8,7 +8,7 @@ top, a * g(z) + b, pulled to (1, 0) by a normal prior, so that one with few posi
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -73,6 +73,7 @@ class Calibration:
 
     names: tuple[str, ...]
     heads: tuple[HeadCalibration, ...]
+    amounts: tuple[float, ...] = ()  # logged over expected amounts of the actions that have one
 
     def apply(
         self, probabilities: NDArray[Any], surfaces: NDArray[np.integer[Any]] | None = None
@@ -101,7 +102,7 @@ class Calibration:
             }
             for name, head in zip(self.names, self.heads, strict=True)
         }
-        write_json(path, {"heads": heads})
+        write_json(path, {"heads": heads, "amounts": list(self.amounts)})
 
     @classmethod
     def load(cls, path: Path) -> Calibration:
@@ -115,7 +116,7 @@ class Calibration:
                 )
                 for head in document["heads"].values()
             )
-            return cls(tuple(document["heads"]), heads)
+            return cls(tuple(document["heads"]), heads, tuple(document.get("amounts", ())))
         except (KeyError, TypeError, ValueError, AttributeError) as error:
             raise AdstoolError(f"{path} is damaged: {error!r}", "Calibrate the model again.") from None
 
@@ -259,6 +260,22 @@ def fit_calibration(
     return Calibration(names, tuple(heads))
 
 
+def fit_amounts(expected: NDArray[Any] | None, logged: NDArray[Any] | None) -> tuple[float, ...]:
+    """Logged over expected amounts of the validation split, a factor an action [V]; nothing without amounts.
+
+    The factor is drawn to 1 as by 16 actions that were expected rightly, so that a rare one stays close.
+    """
+    if expected is None or logged is None:
+        return ()
+    factors = []
+    for column in range(expected.shape[1]):
+        known = ~np.isnan(logged[:, column])
+        y, e = logged[known, column].astype(np.float64), expected[known, column].astype(np.float64)
+        prior = 16.0 * float(y[y > 0].mean()) if (y > 0).any() else 1.0
+        factors.append((float(y.sum()) + prior) / (float(e.sum()) + prior))
+    return tuple(factors)
+
+
 def calibrate_run(run_dir: Path) -> dict[str, Any]:
     """Fit a run's calibration on its validation split, write it, and judge it on its test split.
 
@@ -279,6 +296,7 @@ def calibrate_run(run_dir: Path) -> dict[str, Any]:
         ) from None
     names = tuple(read_json(run_dir / "config.json")["outputs"])
     fitted = fit_calibration(names, valid, held["valid_labels"], held.get("valid_surface"))
+    fitted = replace(fitted, amounts=fit_amounts(held.get("valid_amounts"), held.get("valid_amount_labels")))
     fitted.save(run_dir / NAME)
     before = sigmoid(test)
     after = fitted.apply(before, held.get("test_surface"))

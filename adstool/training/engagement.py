@@ -23,6 +23,7 @@ from adstool.training.options import Plan, TrainOptions, TrainResult, make_plan
 from adstool.training.predict import gather, predict_logits
 from adstool.training.record import fingerprint_of, finish_run, fit_run, probability_metrics
 from adstool.training.sequences import mask_time
+from adstool.training.warm_start import warm_start
 from adstool.workspace import Workspace
 
 if TYPE_CHECKING:
@@ -75,6 +76,7 @@ class EngagementTaskConfig:
     """What `train engagement` can be told besides the model's and the loop's settings."""
 
     gamma: float = 0.0  # focal exponent; 0 is plain cross entropy
+    amount_weight: float = 0.3  # of the losses of amounts, beside the cross entropies of what happens
 
 
 class EngagementTask:
@@ -93,14 +95,21 @@ class EngagementTask:
         config = self.model.config
         batch = gather(self.examples, self.model.input_names, rows, config.history_used, config.long_history)
         mask_time(config, batch, rng)
-        batch["labels"] = torch.from_numpy(happened(self.examples.labels[rows]))
+        labels = self.examples.labels[rows]
+        batch["labels"] = torch.from_numpy(happened(labels))
+        if self.model.amounts is not None:
+            batch["amounts"] = torch.from_numpy(np.ascontiguousarray(labels[:, self.model.amounts.columns]))
         batch["weight"] = torch.from_numpy(np.ascontiguousarray(self.examples.sample_weight[rows]))
         return batch
 
     def loss(self, batch: Batch) -> Tensor:
         """Cross entropy and the penalty on the embeddings that were read."""
-        logits, penalty = self.model.with_penalty(batch)
-        return masked_bce(logits, batch["labels"], batch["weight"], self.config.gamma) + penalty
+        logits, penalty, shared = self.model.with_trunk(batch)
+        loss = masked_bce(logits, batch["labels"], batch["weight"], self.config.gamma) + penalty
+        if self.model.amounts is None:
+            return loss
+        amounts = self.model.amounts.loss(shared, batch["amounts"], batch["weight"])
+        return loss + self.config.amount_weight * amounts
 
     def validate(self) -> float:
         """The log loss of the validation split, summed over heads."""
@@ -131,6 +140,9 @@ def build_engagement(spec: InputSpec, plan: Plan, examples: Examples) -> Engagem
     rates = torch.from_numpy(base_rates(examples, train))
     with torch.no_grad():
         model.heads.bias.copy_(torch.logit(rates))
+        if model.amounts is not None:
+            seen = torch.from_numpy(np.asarray(examples.labels[train])[:, model.amounts.columns])
+            model.amounts.start_from(seen)
     return model
 
 
@@ -139,11 +151,13 @@ def train_engagement(
 ) -> TrainResult:
     """Train the heavy ranker on the workspace's impressions, into `run_dir`."""
     plan = make_plan(settings, options, PRESETS, EngagementConfig, EngagementTaskConfig)
+    start = ws.require_run("engagement", "train engagement") if options.warm_start else None
     dataset = load_training_data(ws, settings, con)
     spec = input_spec(dataset)
     surface = spec.field("surface")
     surfaces = dataset.categorical[:, surface] if surface >= 0 else None
-    return train_examples("engagement", spec, plan, dataset, dataset.encoder, run_dir, options, surfaces)
+    encoder = dataset.encoder
+    return train_examples("engagement", spec, plan, dataset, encoder, run_dir, options, surfaces, start)
 
 
 def train_examples(
@@ -155,11 +169,21 @@ def train_examples(
     run_dir: Path,
     options: TrainOptions,
     surfaces: np.ndarray | None = None,
+    start: Path | None = None,
 ) -> TrainResult:
-    """Train an EngagementModel on any examples, and write the run."""
+    """Train an EngagementModel on any examples, from the weights of the run `start` if it is given, and
+    write the run."""
     task_config = EngagementTaskConfig(**plan.task)
     model = build_engagement(spec, plan, examples)
     fingerprint = fingerprint_of(examples, model, plan.loop, task_config)
+    facts: dict[str, Any] = {"surface_field": spec.field("surface")}
+    if model.amounts is not None:
+        facts["typical_amounts"] = model.amounts.typical.tolist()
+    if start is not None:
+        fingerprint = f"{fingerprint}-{start.name}"
+        facts["started_from"] = start.name
+        carried = warm_start(model, start, encoder)
+        log.info(f"{carried} of {len(model.state_dict())} tensors start from {start.name}.")
     if model.embedding.hashes:
         log.info(f"Embedding table: {model.embedding.storage}.")
     task = EngagementTask(name, model, examples, task_config)
@@ -176,5 +200,5 @@ def train_examples(
         metrics,
         examples,
         encoder,
-        surface_field=spec.field("surface"),
+        **facts,
     )

@@ -56,6 +56,41 @@ def calibration_ratio(labels: Floats, probabilities: Floats) -> float:
     return float(probabilities.sum(dtype=np.float64)) / observed if observed > 0 else float("nan")
 
 
+def amount_metrics(amounts: Floats, expected: Floats) -> dict[str, Any]:
+    """How well expected amounts [n] meet those logged [n] (nan: not known), zeros of what did not happen
+    included.
+
+    ratio: expected over logged, 1 is calibrated. mean: of those logged. error: the mean absolute error, and
+    error_of_mean, what always expecting the mean gives. gini: the normalized Gini of the order, 1 for the
+    order of the amounts themselves and 0 for none; it is 2 AUC - 1 where every amount is the same.
+    """
+    known = ~np.isnan(amounts)
+    y, e = amounts[known].astype(np.float64), expected[known].astype(np.float64)
+    total, mean = float(y.sum()), float(y.mean()) if len(y) else float("nan")
+    best = _gini(y, y)
+    return {
+        "ratio": float(e.sum()) / total if total > 0 else float("nan"),
+        "mean": mean,
+        "error": float(np.abs(y - e).mean()) if len(y) else float("nan"),
+        "error_of_mean": float(np.abs(y - mean).mean()) if len(y) else float("nan"),
+        "gini": _gini(y, e) / best if best else float("nan"),
+        "rows": len(y),
+        "happened": int((y > 0).sum()),
+    }
+
+
+def _gini(amounts: Floats, scores: Floats) -> float:
+    """The Gini coefficient of amounts in the order of scores, rows of one score sharing their amounts."""
+    if len(amounts) == 0 or amounts.sum() <= 0:
+        return 0.0
+    _, group = np.unique(-scores, return_inverse=True)
+    rows = np.bincount(group)
+    shared = np.bincount(group, weights=amounts) / amounts.sum()
+    reached = np.cumsum(shared)
+    area = float(np.sum(rows * (reached - shared / 2.0)) / len(amounts))
+    return 2.0 * area - 1.0
+
+
 def head_metrics(labels: Floats, probabilities: Floats, names: tuple[str, ...]) -> dict[str, dict[str, Any]]:
     """All of the above for every head, over the rows whose label is known.
 

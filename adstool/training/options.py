@@ -42,6 +42,7 @@ class TrainOptions:
     seed: int | None = None
     resume: bool | None = None  # None: go on if nothing changed; True: say so when that fails; False: never
     runner: Runner | None = None  # None: this process
+    warm_start: bool = False  # from the weights of the run in use, as far as they fit
 
 
 @dataclass(frozen=True)
@@ -105,6 +106,7 @@ class TrainResult:
     best_epoch: int
     resumed: bool = False
     run_id: str = ""
+    before: dict[str, Any] = field(default_factory=dict)  # the run that was in use: run_id, and ne by head
 
     def to_json(self) -> dict[str, Any]:
         """The result as the command prints it."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -16,6 +16,7 @@ from adstool.models.inputs import Batch
 from adstool.training.batches import Rows
 
 if TYPE_CHECKING:
+    from adstool.models.engagement import EngagementModel
     from adstool.training.data import Examples
 
 PREDICTIONS = "predictions.npz"
@@ -61,10 +62,34 @@ def gather(
 
 
 @torch.inference_mode()
+def predict_amounts(model: EngagementModel, examples: Examples, rows: slice) -> NDArray[Any]:
+    """Expected amounts [n, V] (float32, as logged) of a model that has some, over some rows."""
+    amounts = model.amounts
+    assert amounts is not None
+    heads = len(model.output_names)
+
+    def expected(batch: Batch) -> torch.Tensor:
+        return model.served(batch)[:, heads:] * amounts.typical
+
+    return _predict(model, expected, examples, rows, 8192, len(amounts.columns))
+
+
+@torch.inference_mode()
 def predict_logits(
     model: nn.Module, examples: Examples, rows: Rows | slice, batch_size: int = 8192
 ) -> NDArray[Any]:
     """The logits [n, A] (float32) of a model with `input_names` over some rows, in evaluation mode."""
+    return _predict(model, model, examples, rows, batch_size, len(model.output_names))  # type: ignore[arg-type]
+
+
+def _predict(
+    model: nn.Module,
+    compute: Callable[[Batch], torch.Tensor],
+    examples: Examples,
+    rows: Rows | slice,
+    batch_size: int,
+    width: int,
+) -> NDArray[Any]:
     device = next(model.parameters()).device
     training = model.training
     model.eval()
@@ -72,12 +97,9 @@ def predict_logits(
     parts = []
     for part in _parts(rows, batch_size):
         batch = gather(examples, model.input_names, part, *lengths)  # type: ignore[arg-type]
-        parts.append(model({k: v.to(device) for k, v in batch.items()}).float().cpu().numpy())
+        parts.append(compute({k: v.to(device) for k, v in batch.items()}).float().cpu().numpy())
     model.train(training)
-    if not parts:
-        heads = len(model.output_names)  # type: ignore[arg-type]
-        return np.empty((0, heads), dtype=np.float32)
-    return np.concatenate(parts)
+    return np.concatenate(parts) if parts else np.empty((0, width), dtype=np.float32)
 
 
 def _parts(rows: Rows | slice, size: int) -> Iterator[Rows | slice]:

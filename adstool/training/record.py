@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from dataclasses import asdict
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -24,9 +24,9 @@ from adstool.training.checkpoint import NAME as CHECKPOINT
 from adstool.training.checkpoint import clear_run, load_checkpoint
 from adstool.training.data import Examples, happened
 from adstool.training.loop import FitResult, Task, fit
-from adstool.training.metrics import head_metrics, sigmoid
+from adstool.training.metrics import amount_metrics, head_metrics, sigmoid
 from adstool.training.options import LoopConfig, TrainOptions, TrainResult
-from adstool.training.predict import PREDICTIONS, predict_logits, save_predictions
+from adstool.training.predict import PREDICTIONS, predict_amounts, predict_logits, save_predictions
 from adstool.workspace import write_json
 
 
@@ -38,6 +38,9 @@ class Described(Protocol):
     @property
     def fingerprint(self) -> str: ...
 
+
+if TYPE_CHECKING:
+    from adstool.models.engagement import EngagementModel
 
 PACKAGES = ("adstool", "torch", "numpy", "duckdb")
 
@@ -91,10 +94,28 @@ def probability_metrics(
         names = tuple(action.name for action in examples.actions)
         metrics[split] = head_metrics(labels, sigmoid(logits), names)
         held[split] = {"logits": logits, "labels": labels}
+        if getattr(model, "amounts", None) is not None:
+            _add_amounts(model, examples, rows, held[split], metrics[split])  # type: ignore[arg-type]
         if surfaces is not None:
             held[split]["surface"] = np.asarray(surfaces[rows], dtype=np.int32)
     save_predictions(run_dir / PREDICTIONS, held)
     return metrics
+
+
+def _add_amounts(
+    model: EngagementModel,
+    examples: Examples,
+    rows: slice,
+    held: dict[str, NDArray[Any]],
+    metrics: dict[str, dict[str, Any]],
+) -> None:
+    """The expected amounts of a split, what was logged, and their metrics under each action's "amount"."""
+    columns = model.amounts.columns  # type: ignore[union-attr]
+    held["amounts"] = predict_amounts(model, examples, rows)
+    held["amount_labels"] = np.asarray(examples.labels[rows])[:, columns].astype(np.float32)
+    for place, column in enumerate(columns):
+        figures = amount_metrics(held["amount_labels"][:, place], held["amounts"][:, place])
+        metrics[examples.actions[column].name]["amount"] = figures
 
 
 def finish_run(

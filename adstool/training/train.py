@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from adstool.config import Settings
 from adstool.errors import UsageError
@@ -16,7 +16,7 @@ from adstool.training.lightweight import train_lightweight
 from adstool.training.options import TrainOptions, TrainResult
 from adstool.training.retrieval import train_retrieval
 from adstool.training.users import train_users
-from adstool.workspace import Workspace
+from adstool.workspace import Workspace, read_json
 
 if TYPE_CHECKING:
     import duckdb
@@ -54,10 +54,32 @@ def train_model(
     """
     if name not in TRAINERS:
         raise UsageError(f"There is no model '{name}' to train.", f"Models: {', '.join(TRAINERS)}.")
+    if options.warm_start and name != "engagement":
+        raise UsageError(f"--warm-start is of engagement, not of {name}.", "Leave it out.")
+    before = ws.current_run(name)
     with ws.new_run(name) as run_dir:
         result = TRAINERS[name](ws, settings, con, run_dir, options)
         export(run_dir)
+    result.before = entropies_before(before, result)
     return _published(ws, name, result)
+
+
+def entropies_before(run: Path | None, result: TrainResult) -> dict[str, Any]:
+    """The test NE by head of the run that was in use before, where it was judged on as many rows as `result`.
+
+    So what a new head, or anything else, does to the other heads is seen. Empty when there is nothing to
+    compare.
+    """
+    if run is None or not (run / "metrics.json").is_file():
+        return {}
+    known, test = read_json(run / "metrics.json").get("test", {}), result.metrics.get("test", {})
+    heads = {
+        head: figures["ne"]
+        for head, figures in known.items()
+        if isinstance(figures, dict) and isinstance(test.get(head), dict)
+        if "ne" in figures and figures.get("rows") == test[head].get("rows")
+    }
+    return {"run_id": run.name, "ne": heads} if heads else {}
 
 
 def train_flat_model(
