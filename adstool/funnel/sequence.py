@@ -18,6 +18,7 @@ from adstool.workspace import read_json
 
 KEPT = ("user.onnx", "config.json", FILE)  # of a run, what answering a request takes
 VECTORS = "vectors.npy"
+_AGAIN = "Train it again and index: adstool train users, adstool index"
 
 
 class SequenceIndex:
@@ -31,7 +32,10 @@ class SequenceIndex:
         self._folder, self._items, self._first_row = folder, items, first_row
         self._vectors, self._index = vectors, index
         run = read_json(folder / "config.json")
-        self._length, self._repeats = int(run["config"]["length"]), bool(run["repeats"])
+        try:
+            self._length, self._repeats = int(run["config"]["length"]), bool(run["repeats"])
+        except (KeyError, TypeError, ValueError) as error:
+            raise AdstoolError(f"{folder} holds no whole model: {error}", _AGAIN) from None
         self._codes = ItemCodes.load(folder).of_rows(items)
         self._corpus = self._codes[first_row : first_row + len(vectors)]  # 0: no vector
 

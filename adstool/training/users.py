@@ -76,8 +76,9 @@ class SequenceLog:
         self.of_row = self.codes.of_rows(dataset.items)
         # Actions lie by time within a user, so that what is known of one is the head of his range.
         ends = log.offsets[:-1] + np.bincount(users[known], minlength=len(log.offsets) - 1)
-        pairs = zip(log.offsets[:-1].tolist(), ends.tolist(), strict=True)
-        self.sequences = [code_sequence(log, self.of_row, start, end) for start, end in pairs if end > start]
+        self.users = np.flatnonzero(ends > log.offsets[:-1])  # numbers of those who have a sequence
+        pairs = zip(log.offsets[self.users].tolist(), ends[self.users].tolist(), strict=True)
+        self.sequences = [code_sequence(log, self.of_row, start, end) for start, end in pairs]
 
     def judged(self, split: str) -> Judged:
         """At most JUDGED engaged impressions of the split, evenly spaced, each with all that was engaged with

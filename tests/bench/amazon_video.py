@@ -42,11 +42,11 @@ Histories = Sequence[Array]
 # name -> settings of the model, settings of the task, epochs at most
 ARMS: dict[str, tuple[dict[str, Any], dict[str, Any], int]] = {
     "two towers, mean of history": ({"ordered": False}, {"spectral": False}, 12),
-    "mean, spectral start": ({"ordered": False}, {}, 8),
+    "mean, spectral start": ({"ordered": False}, {}, 5),
     "decay, random start": ({}, {"spectral": False}, 12),
-    "user sequence": ({}, {}, 8),
-    "user sequence, horizon 3": ({}, {"horizon": 3}, 8),
-    "user sequence and attention": ({"layers": 1}, {}, 8),
+    "user sequence": ({}, {}, 5),
+    "user sequence, horizon 3": ({}, {"horizon": 3}, 5),
+    "user sequence and attention": ({"layers": 1}, {}, 5),
 }
 
 
