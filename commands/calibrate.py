@@ -25,7 +25,7 @@ def calibrate(
     context: typer.Context,
     model: Annotated[str, typer.Argument(help="engagement, lightweight, conversion or flat.")],
 ) -> None:
-    """Calibrate a model's probabilities, overall and a surface."""
+    """Calibrate a model's probabilities: overall, by surface and by vertical of advertisers."""
     if model not in MODELS:
         raise UsageError(f"'{model}' has no probabilities to calibrate.", f"Models: {', '.join(MODELS)}.")
     workspace, settings = open_workspace(context)
@@ -43,12 +43,27 @@ def calibrate(
     payload = {"model": model, "run_id": run.name, **result}
     if emit(context, payload):
         return
-    columns = ["head", "curve", "NE before", "after", "log loss before", "after", "ratio before", "after"]
+    columns = [
+        "head",
+        "curve",
+        "lines",
+        "NE before",
+        "after",
+        "log loss before",
+        "after",
+        "ratio before",
+        "after",
+    ]
     table(context, columns, [_row(head, result) for head in result["before"]], "On the test split")
+    winners = [(head, *found.values()) for head, found in result["winners"].items()]
+    if winners:
+        columns = ["head", "ratio before", "after", "rows", "positives"]
+        table(context, columns, winners, "On winners: the best bid times chance of each request")
     next_verb(context, NEXT.get(model, f"adstool quantize {model}"))
 
 
 def _row(head: str, result: dict[str, Any]) -> tuple[Any, ...]:
     before, after = result["before"][head], result["after"][head]
     figures = [side[name] for name in ("ne", "log_loss", "calibration") for side in (before, after)]
-    return (head, result["curves"][head], *figures)
+    lines = ", ".join(result["lines"].get(head, ())) or "none"
+    return (head, result["curves"][head], lines, *figures)

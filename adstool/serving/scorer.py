@@ -14,8 +14,8 @@ import onnxruntime
 from adstool.errors import AdstoolError
 from adstool.features.encoder import FeatureEncoder
 from adstool.features.engagements import NOTHING, SHARED_INPUTS, SequenceNeeds
+from adstool.training.calibration import GROUPS, Calibration
 from adstool.training.calibration import NAME as CALIBRATION
-from adstool.training.calibration import Calibration
 from adstool.workspace import read_json
 
 QUANTIZATION = "quantization.json"  # what `quantize` measured, and whether its graphs are in use
@@ -149,12 +149,12 @@ class _Run:
         return Calibration.load(path) if path.is_file() else None
 
     def calibrated(self, probability: np.ndarray, categorical: np.ndarray) -> np.ndarray:
-        """Probabilities [n, A] after the run's calibration, by surface where the rows name one."""
+        """Probabilities [n, A] after the run's calibration, by surface and vertical where there are."""
         if self.calibration is None:
             return probability
-        column = int(self.config.get("surface_field", -1))
-        surfaces = np.asarray(categorical)[:, column] if column >= 0 else None
-        return np.asarray(self.calibration.apply(probability, surfaces))
+        columns = self.config["config"]["inputs"]["categorical"]
+        codes = {name: categorical[:, columns.index(name)] for name in GROUPS if name in columns}
+        return np.asarray(self.calibration.apply(probability, codes))
 
 
 class Scorer(_Run):

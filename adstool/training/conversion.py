@@ -17,6 +17,7 @@ from adstool.models.conversion import ConversionConfig, ConversionModel
 from adstool.models.inputs import InputSpec, input_spec
 from adstool.models.layers import quantile_edges
 from adstool.progress import log
+from adstool.training.calibration import GROUPS
 from adstool.training.conversion_data import ConversionData, conversion_data, known_outcome, windows_of
 from adstool.training.conversion_metrics import conversion_metrics, output_names, split_outputs
 from adstool.training.conversion_task import ConversionTask, ConversionTaskConfig, aside_groups
@@ -25,7 +26,7 @@ from adstool.training.delay import DAY
 from adstool.training.metrics import sigmoid
 from adstool.training.options import Plan, TrainOptions, TrainResult, make_plan
 from adstool.training.predict import PREDICTIONS, predict_logits, save_predictions
-from adstool.training.record import fingerprint_of, finish_run, fit_run
+from adstool.training.record import calibration_context, fingerprint_of, finish_run, fit_run
 from adstool.workspace import Workspace
 
 if TYPE_CHECKING:
@@ -114,7 +115,6 @@ def train_conversion(
         dataset.encoder,
         kinds=list(data.kinds),
         value_scales=scales.tolist(),
-        surface_field=spec.field("surface"),
         windows=windows.to_json(),
         task=asdict(config),
     )
@@ -131,7 +131,7 @@ def judge(
     """Metrics on the parts of valid and test of which all is known; predictions are kept for `calibrate`."""
     metrics: dict[str, Any] = {}
     held: dict[str, dict[str, NDArray[Any]]] = {}
-    surface = model.config.inputs.field("surface")
+    context = calibration_context(dataset, model.config.inputs)
     windows = data.windows
     for split, rows, moment in (
         ("valid", data.valid_rows, windows.cut),
@@ -144,7 +144,6 @@ def judge(
         unknown = np.full(given.shape, np.nan)
         labelled = np.concatenate([known.clicked[:, None], given, unknown], axis=1).astype(np.float32)
         held[split] = {"logits": logits, "labels": labelled}
-        if surface >= 0:
-            held[split]["surface"] = np.asarray(dataset.categorical[rows, surface], dtype=np.int32)
+        held[split] |= {name: values[rows] for name, values in context.items() if name in GROUPS}
     save_predictions(run_dir / PREDICTIONS, held)
     return metrics

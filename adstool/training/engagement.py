@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -11,6 +12,7 @@ import torch
 from torch import Tensor
 
 from adstool.config import Settings
+from adstool.errors import UsageError
 from adstool.models.engagement import EngagementConfig, EngagementModel
 from adstool.models.inputs import Batch, InputSpec, input_spec
 from adstool.models.layers import quantile_edges
@@ -21,7 +23,13 @@ from adstool.training.losses import masked_bce
 from adstool.training.metrics import log_loss, sigmoid
 from adstool.training.options import Plan, TrainOptions, TrainResult, make_plan
 from adstool.training.predict import gather, predict_logits
-from adstool.training.record import fingerprint_of, finish_run, fit_run, probability_metrics
+from adstool.training.record import (
+    calibration_context,
+    fingerprint_of,
+    finish_run,
+    fit_run,
+    probability_metrics,
+)
 from adstool.training.sequences import mask_time
 from adstool.training.warm_start import warm_start
 from adstool.workspace import Workspace
@@ -77,6 +85,9 @@ class EngagementTaskConfig:
 
     gamma: float = 0.0  # focal exponent; 0 is plain cross entropy
     amount_weight: float = 0.3  # of the losses of amounts, beside the cross entropies of what happens
+    negatives: float = (
+        1.0  # the share kept of impressions on which nothing happened, which then weigh 1 / share
+    )
 
 
 class EngagementTask:
@@ -86,12 +97,13 @@ class EngagementTask:
         self, name: str, model: EngagementModel, examples: Examples, config: EngagementTaskConfig
     ) -> None:
         self.name, self.model, self.examples, self.config = name, model, examples, config
-        self.first = examples.splits["train"].start
-        self.rows = examples.splits["train"].stop - self.first
+        self.kept, self.boost = thinned(examples, config.negatives)
+        self.rows = len(self.kept)
 
     def load(self, rows: Rows, rng: np.random.Generator) -> Batch:
         """Inputs, labels and weights of training rows."""
-        rows = rows + self.first
+        boost = self.boost[rows]
+        rows = self.kept[rows]
         config = self.model.config
         batch = gather(self.examples, self.model.input_names, rows, config.history_used, config.long_history)
         mask_time(config, batch, rng)
@@ -99,7 +111,7 @@ class EngagementTask:
         batch["labels"] = torch.from_numpy(happened(labels))
         if self.model.amounts is not None:
             batch["amounts"] = torch.from_numpy(np.ascontiguousarray(labels[:, self.model.amounts.columns]))
-        batch["weight"] = torch.from_numpy(np.ascontiguousarray(self.examples.sample_weight[rows]))
+        batch["weight"] = torch.from_numpy(np.asarray(self.examples.sample_weight[rows]) * boost)
         return batch
 
     def loss(self, batch: Batch) -> Tensor:
@@ -116,6 +128,23 @@ class EngagementTask:
         rows = self.examples.splits["valid"]
         labels = happened(np.asarray(self.examples.labels[rows]))
         return summed_log_loss(predict_logits(self.model, self.examples, rows), labels)
+
+
+def thinned(examples: Examples, share: float) -> tuple[Rows, np.ndarray]:
+    """Training rows [n] with only a share of those on which nothing happened, and weights [n], 1 / share for
+    those: every head's loss stays what it was on average, so that probabilities need no correction.
+
+    Which rows are kept depends on nothing but their number. Raises UsageError for a share outside (0, 1].
+    """
+    if not 0.0 < share <= 1.0:
+        raise UsageError(f"negatives must be above 0 and at most 1, not {share}.", "--set negatives=0.25")
+    train = examples.splits["train"]
+    rows = np.arange(train.start, train.stop)
+    if share == 1.0:
+        return rows, np.ones(len(rows), dtype=np.float32)
+    empty = ~(np.nan_to_num(np.asarray(examples.labels[train])) > 0).any(axis=1)
+    keep = ~empty | (np.random.default_rng(len(rows)).random(len(rows)) < share)
+    return rows[keep], np.where(empty[keep], 1.0 / share, 1.0).astype(np.float32)
 
 
 def summed_log_loss(logits: np.ndarray, labels: np.ndarray) -> float:
@@ -154,10 +183,9 @@ def train_engagement(
     start = ws.require_run("engagement", "train engagement") if options.warm_start else None
     dataset = load_training_data(ws, settings, con)
     spec = input_spec(dataset)
-    surface = spec.field("surface")
-    surfaces = dataset.categorical[:, surface] if surface >= 0 else None
+    context = calibration_context(dataset, spec)
     encoder = dataset.encoder
-    return train_examples("engagement", spec, plan, dataset, encoder, run_dir, options, surfaces, start)
+    return train_examples("engagement", spec, plan, dataset, encoder, run_dir, options, context, start)
 
 
 def train_examples(
@@ -168,7 +196,7 @@ def train_examples(
     encoder: Any,
     run_dir: Path,
     options: TrainOptions,
-    surfaces: np.ndarray | None = None,
+    context: Mapping[str, np.ndarray] | None = None,
     start: Path | None = None,
 ) -> TrainResult:
     """Train an EngagementModel on any examples, from the weights of the run `start` if it is given, and
@@ -176,7 +204,7 @@ def train_examples(
     task_config = EngagementTaskConfig(**plan.task)
     model = build_engagement(spec, plan, examples)
     fingerprint = fingerprint_of(examples, model, plan.loop, task_config)
-    facts: dict[str, Any] = {"surface_field": spec.field("surface")}
+    facts: dict[str, Any] = {}
     if model.amounts is not None:
         facts["typical_amounts"] = model.amounts.typical.tolist()
     if start is not None:
@@ -188,7 +216,7 @@ def train_examples(
         log.info(f"Embedding table: {model.embedding.storage}.")
     task = EngagementTask(name, model, examples, task_config)
     fitted, device = fit_run(task, plan.loop, options, run_dir, fingerprint)
-    metrics = probability_metrics(model, examples, run_dir, surfaces)
+    metrics = probability_metrics(model, examples, run_dir, context or {})
     return finish_run(
         run_dir,
         name,

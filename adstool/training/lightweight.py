@@ -19,7 +19,13 @@ from adstool.training.engagement import summed_log_loss
 from adstool.training.losses import inclusion_log_q, masked_bce, same_user_hits, sampled_softmax
 from adstool.training.options import Plan, TrainOptions, TrainResult, make_plan
 from adstool.training.predict import gather, predict_logits
-from adstool.training.record import fingerprint_of, finish_run, fit_run, probability_metrics
+from adstool.training.record import (
+    calibration_context,
+    fingerprint_of,
+    finish_run,
+    fit_run,
+    probability_metrics,
+)
 from adstool.workspace import Workspace
 
 if TYPE_CHECKING:
@@ -124,12 +130,10 @@ def train_lightweight(
     fingerprint = fingerprint_of(dataset, model, plan.loop, task_config)
     task = LightweightTask(model, dataset, task_config)
     fitted, device = fit_run(task, plan.loop, options, run_dir, fingerprint)
-    surface = spec.field("surface")
-    surfaces = dataset.categorical[:, surface] if surface >= 0 else None
-    metrics = probability_metrics(model, dataset, run_dir, surfaces)
+    metrics = probability_metrics(model, dataset, run_dir, calibration_context(dataset, spec))
     return finish_run(
         run_dir, "lightweight", "two_tower", model, fitted, device, plan.loop, metrics, dataset,
-        dataset.encoder, **tower_facts(model), surface_field=surface,
+        dataset.encoder, **tower_facts(model),
     )  # fmt: skip
 
 

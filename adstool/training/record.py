@@ -20,6 +20,7 @@ from adstool.device import Device, pick_device
 from adstool.models.inputs import config_to_json
 from adstool.models.registry import count_parameters, save_model
 from adstool.progress import log
+from adstool.training.calibration import GROUPS
 from adstool.training.checkpoint import NAME as CHECKPOINT
 from adstool.training.checkpoint import clear_run, load_checkpoint
 from adstool.training.data import Examples, happened
@@ -40,7 +41,9 @@ class Described(Protocol):
 
 
 if TYPE_CHECKING:
+    from adstool.features.dataset import Dataset
     from adstool.models.engagement import EngagementModel
+    from adstool.models.inputs import InputSpec
 
 PACKAGES = ("adstool", "torch", "numpy", "duckdb")
 
@@ -82,9 +85,12 @@ def fit_run(
 
 
 def probability_metrics(
-    model: nn.Module, examples: Examples, run_dir: Path, surfaces: NDArray[Any] | None
+    model: nn.Module, examples: Examples, run_dir: Path, context: Mapping[str, NDArray[Any]]
 ) -> dict[str, Any]:
-    """Metrics of every head on valid and test; the predictions behind them are kept for `calibrate`."""
+    """Metrics of every head on valid and test; the predictions behind them are kept for `calibrate`.
+
+    context: columns [N] to keep beside the predictions, of calibration_context.
+    """
     metrics: dict[str, Any] = {}
     held: dict[str, dict[str, NDArray[Any]]] = {}
     for split in ("valid", "test"):
@@ -96,10 +102,24 @@ def probability_metrics(
         held[split] = {"logits": logits, "labels": labels}
         if getattr(model, "amounts", None) is not None:
             _add_amounts(model, examples, rows, held[split], metrics[split])  # type: ignore[arg-type]
-        if surfaces is not None:
-            held[split]["surface"] = np.asarray(surfaces[rows], dtype=np.int32)
+        held[split] |= {name: np.asarray(values[rows]) for name, values in context.items()}
     save_predictions(run_dir / PREDICTIONS, held)
     return metrics
+
+
+def calibration_context(dataset: Dataset, spec: InputSpec) -> dict[str, NDArray[Any]]:
+    """What calibration reads of every example beside its prediction: codes of the surface and the vertical, a
+    number for its request and the campaign's bid (nan without one), [N] each."""
+    found: dict[str, NDArray[Any]] = {
+        name: np.asarray(dataset.categorical[:, spec.field(name)], dtype=np.int32)
+        for name in GROUPS
+        if spec.field(name) >= 0
+    }
+    bids = dataset.items.numbers("bid")
+    if np.isfinite(bids).any():
+        found["request"] = np.asarray(dataset.request)
+        found["bid"] = bids[np.asarray(dataset.item_row)].astype(np.float32)
+    return found
 
 
 def _add_amounts(

@@ -51,7 +51,7 @@ def model_of(**changes: object) -> ConversionModel:
 def test_the_served_outputs_are_those_trained(changes: dict[str, object], tmp_path: Path) -> None:
     model = model_of(**changes)
     assert build_model("conversion", config_to_json(model.config)).config == model.config
-    save_model(tmp_path, "conversion", model, outputs=list(model.output_names), surface_field=-1)
+    save_model(tmp_path, "conversion", model, outputs=list(model.output_names))
     export_run(tmp_path)
     inputs = random_inputs(SPEC, 65, 0, seed=3)
     with torch.no_grad():

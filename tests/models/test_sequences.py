@@ -164,7 +164,7 @@ def sequence_ranker(kind: str, **changes: object) -> nn.Module:
 def test_scores_depend_on_a_candidate_and_its_history_only(kind: str, tmp_path: Path) -> None:
     """The same candidate scores the same whoever is ranked with it, in torch and as served."""
     model = sequence_ranker(kind)
-    save_model(tmp_path, "engagement", model, outputs=list(model.output_names), surface_field=-1)
+    save_model(tmp_path, "engagement", model, outputs=list(model.output_names))
     export_run(tmp_path)
     scorer = Scorer(tmp_path)
     inputs = random_inputs(SPEC, 40, 0, seed=3)

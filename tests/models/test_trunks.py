@@ -67,7 +67,7 @@ def ranker(spec: InputSpec = SPEC, **changes: object) -> EngagementModel:
 def test_a_trunk_and_its_heads_are_served_as_trained(changes: dict[str, object], tmp_path: Path) -> None:
     model = ranker(**changes)
     assert build_model("engagement", config_to_json(model.config)).config == model.config
-    save_model(tmp_path, "engagement", model, outputs=list(model.output_names), surface_field=-1)
+    save_model(tmp_path, "engagement", model, outputs=list(model.output_names))
     export_run(tmp_path)
     scorer = Scorer(tmp_path)
     again = load_model(tmp_path)

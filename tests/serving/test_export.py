@@ -60,7 +60,7 @@ def numpy_inputs(spec: InputSpec, rows: int, used: int = 0) -> dict[str, np.ndar
 def test_a_ranker_scores_as_in_torch_at_any_batch_size(spec: InputSpec, tmp_path: Path) -> None:
     torch.manual_seed(0)
     model = EngagementModel(EngagementConfig(inputs=spec, history_used=4)).eval()
-    save_model(tmp_path, "engagement", model, outputs=list(model.output_names), surface_field=-1)
+    save_model(tmp_path, "engagement", model, outputs=list(model.output_names))
     assert [path.name for path in export_run(tmp_path)] == ["model.onnx"]
     scorer = Scorer(tmp_path)
     for rows in (1, 2, 333):

@@ -19,7 +19,7 @@ from adstool.models.registry import load_model
 from adstool.serving.export import export_run
 from adstool.serving.scorer import Scorer
 from adstool.training.calibration import calibrate_run
-from adstool.training.engagement import PRESETS, EngagementTaskConfig, train_examples
+from adstool.training.engagement import PRESETS, EngagementTaskConfig, thinned, train_examples
 from adstool.training.metrics import amount_metrics
 from adstool.training.options import Plan, TrainOptions, TrainResult, make_plan
 from adstool.training.predict import gather, predict_amounts
@@ -154,3 +154,19 @@ def test_only_engagement_starts_warm(tmp_path: Path) -> None:
             Workspace(tmp_path), Settings(), None, "lightweight",  # type: ignore[arg-type]
             TrainOptions(warm_start=True), export=lambda _: None,
         )  # fmt: skip
+
+
+def test_fewer_negatives_leave_the_loss_as_it_was_on_average() -> None:
+    examples = make_examples(20_000)
+    rows, weight = thinned(examples, 0.25)
+    train = examples.splits["train"]
+    empty = ~(np.nan_to_num(examples.labels[train]) > 0).any(axis=1)
+    assert set(np.flatnonzero(~empty)) <= set(rows - train.start)
+    assert len(rows) == pytest.approx((~empty).sum() + 0.25 * empty.sum(), rel=0.02)
+    assert weight.sum() == pytest.approx(len(empty), rel=0.02)
+    assert set(weight[empty[rows]].tolist()) == {4.0}
+    whole, ones = thinned(examples, 1.0)
+    assert len(whole) == len(empty)
+    assert (ones == 1).all()
+    with pytest.raises(UsageError, match="negatives must be"):
+        thinned(examples, 0.0)

@@ -11,16 +11,8 @@ from sklearn.linear_model import LogisticRegression
 from sklearn.metrics import log_loss
 
 from adstool.errors import AdstoolError, DataError
-from adstool.training.calibration import (
-    MIN_BLOCK,
-    Calibration,
-    Curve,
-    calibrate_run,
-    fit_calibration,
-    fit_curve,
-    fit_isotonic,
-    fit_platt,
-)
+from adstool.training.calibration import Calibration, calibrate_run, fit_calibration
+from adstool.training.calibration_curves import MIN_BLOCK, Curve, fit_curve, fit_isotonic, fit_platt
 from adstool.training.metrics import calibration_ratio, sigmoid
 from adstool.workspace import write_json
 
@@ -85,7 +77,7 @@ def test_the_curve_fits_the_kind_of_error() -> None:
 
 def test_calibration_mends_ratio_and_loss_on_new_rows() -> None:
     z, y = draw(20_000, 6, slope=0.6, shift=0.4)
-    fitted = fit_calibration(("click",), z[:, None], y[:, None], None)
+    fitted = fit_calibration(("click",), z[:, None], y[:, None], {})
     new_z, new_y = draw(20_000, 7, slope=0.6, shift=0.4)
     before = sigmoid(new_z)[:, None]
     after = fitted.apply(before)
@@ -100,34 +92,80 @@ def test_surfaces_shrink_to_the_global_curve() -> None:
     z = rng.normal(-1, 1, 30_000)
     shift = np.select([surface == 1, surface == 2, surface == 3], [0.0, 0.8, 3.0])
     y = (rng.random(30_000) < sigmoid(z + shift)).astype(float)
-    fitted = fit_calibration(("click",), z[:, None], y[:, None], surface).heads[0]
+    fitted = fit_calibration(("click",), z[:, None], y[:, None], {"surface": surface}).heads[0]
     offset = {
         code: slope * fitted.curve(np.array([0.0]))[0] + intercept
-        for code, (slope, intercept) in fitted.surfaces.items()
+        for code, (slope, intercept) in fitted.lines["surface"].items()
     }
     assert offset[1] == pytest.approx(0.0, abs=0.1)
     assert offset[2] == pytest.approx(0.8, abs=0.1)
     assert 0.7 < offset[3] < 2.6  # some 150 rows: pulled from 3 towards the rest
     calibration = Calibration(("click",), (fitted,))
-    unseen = calibration.apply(np.array([[0.3]]), np.array([9]))
+    unseen = calibration.apply(np.array([[0.3]]), {"surface": np.array([9])})
     np.testing.assert_allclose(unseen, calibration.apply(np.array([[0.3]])))
+
+
+def test_verticals_get_their_lines_on_top_of_surfaces(tmp_path: Path) -> None:
+    rng = np.random.default_rng(12)
+    codes = {"surface": rng.integers(1, 3, 40_000), "vertical": rng.integers(4, 7, 40_000)}
+    shift = 0.6 * (codes["surface"] == 2) - 0.9 * (codes["vertical"] == 5)
+    z = rng.normal(-1, 1, 40_000)
+    y = (rng.random(40_000) < sigmoid(z + shift)).astype(float)
+    fitted = fit_calibration(("click",), z[:, None], y[:, None], codes)
+    assert list(fitted.heads[0].lines) == ["surface", "vertical"]
+    fitted.save(tmp_path / "calibration.json")
+    after = Calibration.load(tmp_path / "calibration.json").apply(sigmoid(z)[:, None], codes)[:, 0]
+    for surface in (1, 2):
+        for vertical in (4, 5, 6):
+            rows = (codes["surface"] == surface) & (codes["vertical"] == vertical)
+            assert calibration_ratio(y[rows], after[rows]) == pytest.approx(1.0, abs=0.05)
+
+
+def test_winners_of_noisy_scores_look_dearer_than_they_are(tmp_path: Path) -> None:
+    rng = np.random.default_rng(13)
+    rows, slate = 40_000, 8
+    truth = rng.normal(-2.0, 0.5, rows)
+    noisy = truth + rng.normal(0.0, 0.7, rows)
+    y = (rng.random(rows) < sigmoid(truth)).astype(float)
+    split = {"valid": slice(0, rows // 2), "test": slice(rows // 2, rows)}
+    arrays: dict[str, np.ndarray] = {}
+    for name, part in split.items():
+        arrays |= {
+            f"{name}_logits": noisy[part, None],
+            f"{name}_labels": y[part, None],
+            f"{name}_request": np.arange(rows)[part] // slate,
+            f"{name}_bid": np.ones(rows // 2),
+        }
+    np.savez(tmp_path / "predictions.npz", **arrays)  # type: ignore[arg-type]
+    write_json(tmp_path / "config.json", {"outputs": ["click"]})
+    winners = calibrate_run(tmp_path)["winners"]["click"]
+    assert winners["rows"] == rows // 2 // slate
+    best = noisy[split["test"]].reshape(-1, slate).argmax(axis=1)
+    clicks = y[split["test"]].reshape(-1, slate)[np.arange(len(best)), best]
+    assert winners["positives"] == clicks.sum()
+    expected = sigmoid(noisy[split["test"]]).reshape(-1, slate).max(axis=1).sum() / clicks.sum()
+    assert winners["before"] == pytest.approx(expected)
+    assert winners["before"] > 1.3
+    assert abs(winners["after"] - 1) < abs(winners["before"] - 1)
 
 
 def test_one_surface_needs_no_line_of_its_own() -> None:
     z, y = draw(2000, 9)
-    fitted = fit_calibration(("a",), z[:, None], y[:, None], np.ones(2000, dtype=int))
-    assert fitted.heads[0].surfaces == {}
+    fitted = fit_calibration(("a",), z[:, None], y[:, None], {"surface": np.ones(2000, dtype=int)})
+    assert fitted.heads[0].lines == {}
 
 
 def test_saved_and_loaded(tmp_path: Path) -> None:
     z, y = draw(3000, 10)
     labels = np.stack([y, np.where(np.arange(3000) % 3 == 0, np.nan, y)], axis=1)
     surface = np.arange(3000) % 4
-    fitted = fit_calibration(("a", "b"), np.stack([z, z * 2], axis=1), labels, surface)
+    fitted = fit_calibration(("a", "b"), np.stack([z, z * 2], axis=1), labels, {"surface": surface})
     fitted.save(tmp_path / "calibration.json")
     again = Calibration.load(tmp_path / "calibration.json")
     p = np.random.default_rng(0).random((50, 2))
-    np.testing.assert_array_equal(again.apply(p, surface[:50]), fitted.apply(p, surface[:50]))
+    np.testing.assert_array_equal(
+        again.apply(p, {"surface": surface[:50]}), fitted.apply(p, {"surface": surface[:50]})
+    )
     assert ((again.apply(p) > 0) & (again.apply(p) < 1)).all()
     (tmp_path / "calibration.json").write_text('{"heads": {"a": {}}}')
     with pytest.raises(AdstoolError, match="damaged"):
@@ -159,10 +197,10 @@ def test_chance_is_not_fitted() -> None:
     for seed in range(20):
         z, y = draw(1500, 100 + seed)
         surface = np.random.default_rng(seed).integers(0, 3, 1500)
-        fitted = fit_calibration(("a",), z[:, None], y[:, None], surface)
+        fitted = fit_calibration(("a",), z[:, None], y[:, None], {"surface": surface})
         new_z, _ = draw(4000, 200 + seed)
         p = sigmoid(new_z)
-        q = fitted.apply(p[:, None], np.zeros(4000, dtype=int))[:, 0]
+        q = fitted.apply(p[:, None], {"surface": np.zeros(4000, dtype=int)})[:, 0]
         # The divergence from the true probabilities: what the calibration costs, without the labels' noise.
         lost.append(np.mean(p * np.log(p / q) + (1 - p) * np.log((1 - p) / (1 - q))))
     assert np.mean(lost) < 0.0005
