@@ -198,7 +198,7 @@ def test_train_and_calibrate_on_a_flat_table_as_a_process(tmp_path: Path) -> Non
 @pytest.mark.parametrize(
     ("words", "message"),
     [
-        (("train", "conversion"), "no model 'conversion'"),
+        (("train", "bidder"), "no model 'bidder'"),
         (("train", "engagement", "--train", "x.csv"), "--test, --label"),
         (("train", "retrieval", "--label", "y"), "train engagement"),
         (("train", "engagement", "--set", "dropout"), "KEY=VALUE"),
