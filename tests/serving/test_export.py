@@ -128,15 +128,15 @@ def test_a_run_without_graphs_says_what_is_missing(tmp_path: Path) -> None:
         Scorer(tmp_path).raw(numpy_inputs(FULL, 1))
 
 
-def test_predictions_of_a_trained_run_are_calibrated_by_surface(shop: Workspace) -> None:
+def test_predictions_of_a_trained_run_are_calibrated_by_surface_and_vertical(shop: Workspace) -> None:
     run = shop.require_run("engagement", "")
     scorer = Scorer(run)
     spec = load_model(run).config.inputs
     inputs = numpy_inputs(spec, 64)
     raw = scorer.raw(inputs)
-    column = spec.field("surface")
-    wanted = Calibration.load(run / "calibration.json").apply(raw, inputs["categorical"][:, column])
-    assert column >= 0
+    codes = {name: inputs["categorical"][:, spec.field(name)] for name in ("surface", "vertical")}
+    wanted = Calibration.load(run / "calibration.json").apply(raw, codes)
+    assert min(spec.field(name) for name in codes) >= 0
     assert scorer.predict(inputs) == pytest.approx(wanted)
     assert scorer.outputs == ("click", "long_click", "save", "hide")
 
