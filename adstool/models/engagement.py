@@ -18,6 +18,7 @@ from adstool.models.sequences import Events, ItemTokens, SequenceConfig, build_s
 from adstool.models.trunks import TrunkConfig, build_trunk
 
 POSITIONS = 64  # positions beyond share the last bias
+QUIET = 0.1  # what an encoder's output is first multiplied with
 
 
 @dataclass(frozen=True)
@@ -81,6 +82,8 @@ class EngagementModel(nn.Module):
         self.sequence = build_sequence(len(spec.actions), used, config, config.dropout)
         if self.sequence is not None:
             self.tokens = ItemTokens(dim, spec.content_dim, config.sequence_dim)
+            # It starts small: beside features of unit size, an encoder that knows nothing yet is noise.
+            self.sequence_gain = nn.Parameter(torch.full((self.sequence.width,), QUIET))
             width += self.sequence.width
         self.trunk = build_trunk(config.trunk, width, config)
         self.heads = self._build_heads(self.trunk.width)
@@ -203,7 +206,7 @@ class EngagementModel(nn.Module):
         own = fields[:, self.candidate_fields].sum(dim=1)
         candidate = self.tokens(own, batch["item_content"] if self.with_content else None)
         encoded: Tensor = self.sequence(events, candidate, near)
-        return encoded
+        return encoded * self.sequence_gain
 
     def _content(self, user: Tensor, item: Tensor) -> list[Tensor]:
         projected_user = self.user_content(user)

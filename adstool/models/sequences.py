@@ -308,7 +308,7 @@ def build_sequence(actions: int, length: int, config: SequenceConfig, dropout: f
             f"sequence={name} reads histories, and there are none to read.",
             "Give history_used at least 1, on logged impressions; flat tables have no histories.",
         )
-    for key in ("time_mask_hours", "long_history"):
-        if getattr(config, key) < 0:
-            raise UsageError(f"{key} is {getattr(config, key)}.", "Give a number from 0.")
+    for key, least in (("time_mask_hours", 0), ("long_history", 0), ("sequence_layers", 1)):
+        if getattr(config, key) < least:
+            raise UsageError(f"{key} is {getattr(config, key)}.", f"Give a number from {least}.")
     return ENCODERS[name](actions, length, config, dropout)

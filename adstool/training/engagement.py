@@ -58,8 +58,8 @@ PRESETS: dict[str, dict[str, Any]] = {
     "masknet": {"average": 0.99, "trunk": "masknet"},
     "dhen": {"average": 0.99, "trunk": "dhen"},
     "wukong": {"average": 0.99, "trunk": "wukong"},
-    "transact": {"average": 0.99, "cross_rank": 64, "sequence": "transact"},
-    "hstu": {"average": 0.99, "cross_rank": 64, "sequence": "hstu"},
+    "transact": {"average": 0.99, "cross_rank": 64, "sequence": "transact", "sequence_dim": 8},
+    "hstu": {"average": 0.99, "cross_rank": 64, "sequence": "hstu", "sequence_dim": 16, "sequence_layers": 1},
     "dcnv2": {
         # The DCN-V2 that public CTR benchmarks train: 3 crosses beside an MLP of 400 x 3, 16 a field.
         "hidden": (400, 400, 400),

@@ -157,7 +157,9 @@ def test_an_item_nobody_has_seen_is_told_apart_by_its_content() -> None:
 
 
 def sequence_ranker(kind: str, **changes: object) -> nn.Module:
-    return ranker(sequence=kind, sequence_dim=8, **changes)
+    model = ranker(sequence=kind, sequence_dim=8, **changes)
+    nn.init.ones_(model.sequence_gain)
+    return model
 
 
 @pytest.mark.parametrize("kind", list(ENCODERS))
@@ -274,3 +276,5 @@ def test_what_cannot_be_built_is_said() -> None:
         ranker(long_history=4)
     with pytest.raises(UsageError, match="time_mask_hours"):
         sequence_ranker("transact", time_mask_hours=-1.0)
+    with pytest.raises(UsageError, match="sequence_layers"):
+        sequence_ranker("hstu", sequence_layers=0)
