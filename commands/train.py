@@ -74,7 +74,7 @@ def train(
     workers: Annotated[int | None, typer.Option(min=1, help="Of Ray; else a worker a CPU.")] = None,
     delay: Annotated[
         str | None,
-        typer.Option(help="conversion: es-dfm, fnw, dfm or none, for conversions yet to be reported."),
+        typer.Option(help="conversion: elapsed, es-dfm, fnw, dfm or none, for those yet to be reported."),
     ] = None,
     loss: Annotated[
         str | None, typer.Option(help="conversion: escm2-ips, escm2-dr, esmm, or clicks for those alone.")

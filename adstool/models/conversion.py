@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -20,6 +21,21 @@ class ConversionConfig(EngagementConfig):
     outputs: tuple[str, ...] = ()  # served logits: click, then a kind of conversion each
     aside: tuple[str, ...] = ()  # outputs that only training reads: imputed labels, rates of delay
     tower_hidden: tuple[int, ...] = (32,)  # widths of each output's own tower over the shared trunk
+
+
+class ConversionHeads(TaskHeads):
+    """The served outputs as TaskHeads has them, then those aside, a linear layer over the trunk."""
+
+    def __init__(self, inputs: int, tasks: int, aside: int, **sizes: Any) -> None:
+        super().__init__(inputs, tasks, **sizes)
+        self.aside = nn.Linear(inputs, aside) if aside else None
+        if self.aside is not None:
+            nn.init.normal_(self.aside.weight, std=0.01)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """[B, inputs] -> [B, tasks + aside]."""
+        served = super().forward(x)
+        return served if self.aside is None else torch.cat([served, self.aside(x)], dim=1)
 
 
 class ConversionModel(EngagementModel):
@@ -51,9 +67,10 @@ class ConversionModel(EngagementModel):
 
     def _build_heads(self, inputs: int) -> TaskHeads:
         config = self.config
-        return TaskHeads(
+        return ConversionHeads(
             inputs,
-            len(config.outputs) + len(config.aside),
+            len(config.outputs),
+            len(config.aside),
             multitask=config.multitask,
             experts=config.experts,
             expert_hidden=config.expert_hidden,
@@ -72,5 +89,10 @@ class ConversionModel(EngagementModel):
 
     @torch.no_grad()
     def set_biases(self, rates: Tensor) -> None:
-        """Start the first outputs at these probabilities, each within (0, 1)."""
-        self.heads.bias[: len(rates)] = torch.logit(rates.float())
+        """Start all outputs, those aside included, at these probabilities, each within (0, 1)."""
+        served = len(self.config.outputs)
+        logits = torch.logit(rates.float())
+        self.heads.bias.copy_(logits[:served])
+        aside = self.heads.aside
+        if isinstance(aside, nn.Linear):
+            aside.bias.copy_(logits[served:])

@@ -64,7 +64,7 @@ def build_conversion(
         rows = data.train.row[:: max(len(data.train) // EDGE_SAMPLE, 1)]
         sample = np.array(dataset.numeric[rows], dtype=np.float32)
         model.bins.set_edges(quantile_edges(torch.from_numpy(sample), model.bins.bins))
-    starts = {"late": data.late_share, "imputed": data.base_rates[1:]}
+    starts = {"late": data.late_share, "imputed": data.base_rates[1:]}  # the others start level
     values = np.full(len(data.kinds), 0.5)
     parts = [data.base_rates, values, *(starts.get(name, values) for name in groups)]
     model.set_biases(torch.from_numpy(np.concatenate(parts)))
@@ -100,7 +100,7 @@ def train_conversion(
     task = ConversionTask(model, dataset, data, config, start_scales(data))
     fingerprint = fingerprint_of(data, model, plan.loop, config)
     fitted, device = fit_run(task, plan.loop, options, run_dir, fingerprint)
-    scales = task.fit_scales()
+    scales = task.calibrate()
     metrics = judge(model, dataset, labels, data, scales, run_dir)
     return finish_run(
         run_dir,

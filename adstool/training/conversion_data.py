@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from adstool.features.dataset import Dataset
 
 LONGEST = 0.25  # of the log, that a horizon may be: twice it is trained on, once it is waited for
+BUCKETS = 8  # of delays, between which the delay model tells apart
 WAITED = 0.25  # of the horizon, that the wait may be
 HOUR = DAY // 24
 
@@ -84,6 +85,7 @@ class Observations:
     repeat: NDArray[np.float32]  # [R], how many conversions one that is taken in again stands for
     days: NDArray[np.float32]  # [R, K], see delay.Stream
     value: NDArray[np.float32]  # [R, K], money of the conversions behind label 1, else nan
+    age: NDArray[np.float32]  # [R], days since the click at the cut
     late: NDArray[np.float32]  # [R, K], whether a conversion came after the wait; see delay.Stream
 
     def __len__(self) -> int:
@@ -111,6 +113,11 @@ class ConversionData:
         converted = (seen.label == 1).sum(axis=0)
         whole = np.r_[float(seen.first.sum()), np.full(len(self.kinds), clicks)]
         return np.asarray((np.r_[clicks, converted] + 0.5) / (whole + 1.0)).clip(1e-6, 0.9)
+
+    @property
+    def delay_edges(self) -> NDArray[np.float32]:
+        """The edges of BUCKETS parts of the horizon in days, [BUCKETS + 1]: narrow first, wide at the end."""
+        return np.asarray(self.windows.days * np.linspace(0, 1, BUCKETS + 1) ** 2, dtype=np.float32)
 
     @property
     def late_share(self) -> NDArray[np.float64]:
@@ -181,7 +188,8 @@ def observations(
     is_click = click_ts <= windows.cut
     clicks = Clicks(np.flatnonzero(is_click), click_ts[is_click], reported[is_click])
     stream = observe(clicks, windows.cut, delay, windows.wait, windows.horizon)
-    return _joined(rows, np.flatnonzero(~is_click), stream, money, entered)
+    age = np.where(is_click, windows.cut - np.minimum(click_ts, windows.cut), 0) / DAY
+    return _joined(rows, np.flatnonzero(~is_click), stream, money, entered, age)
 
 
 def known_outcome(labels: ConversionLabels, rows: NDArray[np.int64], moment: int, horizon: int) -> Outcome:
@@ -199,6 +207,7 @@ def _joined(
     stream: Stream,
     money: NDArray[np.float32],
     entered: NDArray[np.bool_],
+    age: NDArray[np.float64],
 ) -> Observations:
     """The stream of clicks beside the impressions without one, in the order of rows."""
     at = np.concatenate([unclicked, stream.row])
@@ -220,5 +229,6 @@ def _joined(
         repeat=column(1.0, stream.repeat),
         days=column(np.inf, stream.days),
         value=np.where(label == 1, money[at], np.nan).astype(np.float32),
+        age=age[at].astype(np.float32),
         late=column(np.nan, stream.late),
     )

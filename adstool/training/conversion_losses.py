@@ -89,6 +89,47 @@ def delay_weights(
     return torch.where(applies, weight, one) * repeat.unsqueeze(1), torch.where(applies, mass, one)
 
 
+def seen_share(bucket_logits: Tensor, days: Tensor, edges: Tensor) -> Tensor:
+    """The share [B, K] of conversions reported within `days` [B, 1] or [B, K] of a click.
+
+    Delays have a density that is constant between the edges [N + 1] in days; bucket_logits [B, K, N].
+    """
+    width = edges[1:] - edges[:-1]
+    part = ((days.unsqueeze(2) - edges[:-1]) / width).clamp(0.0, 1.0)
+    return (torch.softmax(bucket_logits, dim=2) * part).sum(dim=2)
+
+
+def elapsed_labels(cvr_logit: Tensor, seen: Tensor, label: Tensor) -> Tensor:
+    """Labels [B, K] in which a click without a conversion counts as the part of one that is yet to come.
+
+    With p of the model and the share `seen` of conversions that its age would have shown, that part is
+    p (1 - seen) / (1 - p seen): the expectation step of Chapelle (2014) for any distribution of delays, so
+    that the gradient is that of -ln(1 - p seen). Detached here.
+    """
+    p, seen = torch.sigmoid(cvr_logit.detach()), seen.detach()
+    return torch.where(label == 0, p * (1.0 - seen) / (1.0 - p * seen).clamp_min(SMALL), label)
+
+
+def bucket_loss(bucket_logits: Tensor, label: Tensor, days: Tensor, age: Tensor, edges: Tensor) -> Tensor:
+    """Minus the mean log likelihood of the delays `days` [B, K] of conversions that were reported.
+
+    A click of `age` [B] days can only have shown shorter delays, so each is judged among the buckets that
+    have ended by then (right truncation): -ln(share of its bucket / share of those). Any click counts,
+    however recent; a delay in the bucket that its click is in says nothing: its density there is not flat.
+    """
+    ended = (edges[1:] <= age.unsqueeze(1)).unsqueeze(1)  # [B, 1, N]
+    bucket = torch.bucketize(torch.where(torch.isfinite(days), days, 0.0), edges[1:-1])
+    known = (
+        (label == 1)
+        & torch.isfinite(days)
+        & ended.expand(-1, label.shape[1], -1).gather(2, bucket.unsqueeze(2)).squeeze(2)
+    )
+    log_share = torch.log_softmax(bucket_logits, dim=2)
+    possible = torch.logsumexp(log_share.masked_fill(~ended, -1e4), dim=2)
+    log_share = log_share.gather(2, bucket.unsqueeze(2)).squeeze(2)
+    return (torch.where(known, possible - log_share, 0.0)).sum() / known.sum().clamp_min(1.0)
+
+
 def inverse_propensity(click_logit: Tensor, clip: float) -> Tensor:
     """1 / p(click), at most `clip`, detached (Wang et al. 2022, section 3.2)."""
     return (1.0 / torch.sigmoid(click_logit.detach()).clamp_min(SMALL)).clamp_max(clip)
@@ -117,11 +158,18 @@ def plain_loss(cvr_logit: Tensor, seen: Observed) -> Tensor:
 
 
 @torch.no_grad()
-def entire_loss(click_logit: Tensor, cvr_logit: Tensor, seen: Observed) -> Tensor:
-    """Summed log loss of clicks over impressions and of conversions over clicks: minus the log likelihood."""
-    click = functional.binary_cross_entropy_with_logits(click_logit, seen.clicked, reduction="none")
-    error = functional.binary_cross_entropy_with_logits(cvr_logit, seen.target, reduction="none")
-    return (click * seen.first).sum() + (error * seen.weight / seen.mass * seen.known).sum()
+def entire_loss(click: Tensor, cvr: Tensor, seen: Observed, share: Tensor | None) -> Tensor:
+    """Summed log loss of clicks over impressions and of conversions over clicks: minus the log likelihood.
+
+    With the share [B, K] of conversions that a click's age would have shown, none by now is -ln(1 - p share).
+    """
+    clicked = functional.binary_cross_entropy_with_logits(click, seen.clicked, reduction="none")
+    if share is None:
+        error = functional.binary_cross_entropy_with_logits(cvr, seen.target, reduction="none")
+    else:
+        waiting = -torch.log1p(-(torch.sigmoid(cvr) * share).clamp_max(1.0 - SMALL))
+        error = torch.where(seen.target == 1, -functional.logsigmoid(cvr), waiting)
+    return (clicked * seen.first).sum() + (error * seen.weight / seen.mass * seen.known).sum()
 
 
 def late_loss(late_logit: Tensor, late: Tensor, repeat: Tensor) -> Tensor:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -15,18 +15,21 @@ from adstool.errors import UsageError
 from adstool.models.conversion import ConversionModel
 from adstool.models.inputs import Batch
 from adstool.training.batches import Rows
-from adstool.training.conversion_data import ConversionData, Observations
+from adstool.training.conversion_data import BUCKETS, ConversionData, Observations
 from adstool.training.conversion_losses import (
     Observed,
+    bucket_loss,
     click_loss,
     delay_weights,
     dfm_loss,
     dr_loss,
+    elapsed_labels,
     entire_loss,
     global_loss,
     ips_loss,
     late_loss,
     plain_loss,
+    seen_share,
     value_loss,
 )
 from adstool.training.delay import METHODS
@@ -40,15 +43,19 @@ CHUNK = 8192  # rows predicted at once
 LOSSES = ("escm2-ips", "escm2-dr", "esmm", "clicks")
 VALUES = ("tweedie", "lognormal")
 # By delay, the outputs beside the served ones that training reads.
-ASIDE = {"es-dfm": ("late",), "dfm": ("rate",)}
-SEEN = ("clicked", "first", "entered", "label", "corrected", "repeat", "days", "late")
+ASIDE = {
+    "es-dfm": ("late",),
+    "dfm": ("rate",),
+    "elapsed": tuple(f"delay{number}" for number in range(BUCKETS)),
+}
+SEEN = ("clicked", "first", "entered", "label", "corrected", "repeat", "days", "age", "late")
 
 
 @dataclass(frozen=True)
 class ConversionTaskConfig:
     """What `train conversion` can be told besides the model's and the loop's settings."""
 
-    delay: str = "es-dfm"  # es-dfm | fnw | dfm | none | oracle: how conversions yet to come are allowed for
+    delay: str = "elapsed"  # one of delay.METHODS: how conversions yet to come are allowed for
     loss: str = "escm2-ips"  # escm2-ips | escm2-dr | esmm | clicks
     value: str = "tweedie"  # tweedie | lognormal: how money is learned
     propensity_clip: float = 15.0  # largest 1 / p(click)
@@ -90,6 +97,7 @@ class ConversionTask:
         self.kinds = len(data.kinds)
         self.scales = scales
         self.rows = len(data.train)
+        self.edges = torch.from_numpy(data.delay_edges)  # days, of the buckets of delays
         self.aside = {
             name: 1 + 2 * self.kinds + self.kinds * place for place, name in enumerate(aside_groups(config))
         }
@@ -125,9 +133,14 @@ class ConversionTask:
         config = self.config
         click, cvr = logits[:, 0], logits[:, 1 : 1 + self.kinds]
         seen, late = self._observed(logits, batch)
+        buckets = self._buckets(logits)
         total = click_loss(click, seen)
         if late is not None:
             total = total + late_loss(late, batch["seen_late"], batch["seen_repeat"])
+        if buckets is not None:
+            total = total + bucket_loss(
+                buckets, batch["seen_label"], batch["seen_days"], batch["seen_age"], self.edges
+            )
         if config.delay == "dfm":
             rate = self._aside(logits, "rate")
             assert rate is not None
@@ -145,22 +158,32 @@ class ConversionTask:
             alone = ips_loss(click, cvr, seen, config.propensity_clip)
         return total + config.cvr_weight * alone + together
 
+    def _buckets(self, logits: Tensor) -> Tensor | None:
+        """Logits [B, K, N] of the delay of a conversion by bucket; None where the method has none."""
+        if self.config.delay != "elapsed":
+            return None
+        groups = [self._aside(logits, name) for name in ASIDE["elapsed"]]
+        return torch.stack([group for group in groups if group is not None], dim=2)
+
+    def _share(self, logits: Tensor, age: Tensor) -> Tensor | None:
+        """The share [B, K] of conversions that clicks of `age` [B] days have shown; None without buckets."""
+        buckets = self._buckets(logits)
+        return None if buckets is None else seen_share(buckets, age.unsqueeze(1), self.edges)
+
     def _observed(self, logits: Tensor, batch: Batch) -> tuple[Observed, Tensor | None]:
         """What a batch says, weighed as the method has it, and the logits of being late."""
-        late = self._aside(logits, "late")
+        late, label = self._aside(logits, "late"), batch["seen_label"]
+        cvr, share = logits[:, 1 : 1 + self.kinds], self._share(logits, batch["seen_age"])
         weight, mass = delay_weights(
-            self.config.delay,
-            logits[:, 1 : 1 + self.kinds],
-            late,
-            batch["seen_label"],
-            batch["seen_corrected"],
-            batch["seen_repeat"],
+            self.config.delay, cvr, late, label, batch["seen_corrected"], batch["seen_repeat"]
         )
+        if share is not None:
+            label = elapsed_labels(cvr, share, label)
         seen = Observed(
             clicked=batch["seen_clicked"],
             first=batch["seen_first"],
             entered=batch["seen_entered"],
-            label=batch["seen_label"],
+            label=label,
             weight=weight,
             mass=mass,
         )
@@ -178,7 +201,8 @@ class ConversionTask:
         seen, total = self.data.valid, 0.0
         for logits, batch in self._outputs(seen, np.arange(len(seen))):
             observed, _ = self._observed(logits, batch)
-            total += float(entire_loss(logits[:, 0], logits[:, 1 : 1 + self.kinds], observed))
+            share = self._share(logits, batch["seen_age"])
+            total += float(entire_loss(logits[:, 0], logits[:, 1 : 1 + self.kinds], observed, share))
         return total / max(float(seen.first.sum()), 1.0) if len(seen) else float("nan")
 
     def _outputs(self, seen: Observations, rows: Rows) -> Iterator[tuple[Tensor, Batch]]:
@@ -190,22 +214,55 @@ class ConversionTask:
             yield self.model.with_penalty(batch)[0].float(), batch
 
     @torch.inference_mode()
-    def fit_scales(self) -> NDArray[np.float64]:
-        """Money that odds of one stand for, by kind, so that training's conversions are worth what they were.
+    def calibrate(self) -> NDArray[np.float64]:
+        """Move the kinds' biases, and return the money that odds of one stand for.
 
-        The ratio of sums undoes what taking logarithms does to the mean (smearing, Duan 1983).
+        The clicks of training then have as many conversions as were observed, weighed, and as much money:
+        inverse propensities and early stopping leave the intercept elsewhere. dfm keeps its own. The ratio of
+        sums undoes what a logarithm does to the mean (smearing, Duan 1983).
         """
-        seen = self.data.train
-        rows = np.flatnonzero((seen.value > 0).any(axis=1) | (seen.label == 1).any(axis=1))
-        predicted, observed = np.zeros(self.kinds), np.zeros(self.kinds)
+        seen, kinds = self.data.train, self.kinds
         self.model.eval()
-        for logits, batch in self._outputs(seen, rows):
-            known = ~torch.isnan(batch["seen_value"])
-            odds = logits[:, 1 + self.kinds : 1 + 2 * self.kinds].exp()
-            predicted += torch.where(known, odds, 0.0).sum(dim=0).double().cpu().numpy()
-            observed += torch.nan_to_num(batch["seen_value"]).sum(dim=0).double().cpu().numpy()
-        factor = np.where((predicted > 0) & (observed > 0), observed / np.maximum(predicted, 1e-12), 1.0)
-        return np.asarray(self.scales * factor)
+        parts = [
+            (logits.cpu(), {name: batch[f"seen_{name}"].cpu() for name in (*SEEN, "value")})
+            for logits, batch in self._outputs(seen, np.flatnonzero(seen.clicked))
+        ]
+        logits = torch.cat([part for part, _ in parts])
+        known = {name: torch.cat([part[name] for _, part in parts]) for name in (*SEEN, "value")}
+        if self.config.delay != "dfm":
+            late = self._aside(logits, "late")
+            share = self._share(logits, known["age"])
+            if share is not None:
+                known["share"] = share
+            shift = fit_intercepts(self.config.delay, logits[:, 1 : 1 + kinds], late, known)
+            self.model.heads.bias[1 : 1 + kinds] += shift.to(self.model.heads.bias)
+        money, paid = logits[:, 1 + kinds : 1 + 2 * kinds].double().exp(), known["value"].double()
+        predicted = torch.where(torch.isnan(paid), 0.0, money).sum(dim=0).numpy()
+        observed = torch.nan_to_num(paid).sum(dim=0).numpy()
+        told = (predicted > 0) & (observed > 0)
+        return np.asarray(self.scales * np.where(told, observed / np.maximum(predicted, 1e-12), 1.0))
+
+
+def fit_intercepts(delay: str, cvr: Tensor, late: Tensor | None, known: Mapping[str, Tensor]) -> Tensor:
+    """The shift [K] of logits [R, K] at which observations, weighed at the shifted rates, are met in sum.
+
+    Newton's method on sum w (sigmoid(logit + shift) - label) = 0; a step is at most 1, and a kind without
+    both outcomes stays.
+    """
+    valid = ~torch.isnan(known["label"])
+    told = torch.nan_to_num(known["label"]).double()
+    shift = torch.zeros(cvr.shape[1], dtype=torch.float64)
+    both = ((told == 1) & valid).any(dim=0) & ((told == 0) & valid).any(dim=0)
+    for _ in range(30):
+        moved = cvr.double() + shift
+        weight, _ = delay_weights(delay, moved, late, known["label"], known["corrected"], known["repeat"])
+        weight = weight * valid
+        p = torch.sigmoid(moved)
+        label = elapsed_labels(moved, known["share"].double(), told) if "share" in known else told
+        slope = (weight * p * (1.0 - p)).sum(dim=0).clamp_min(1e-12)
+        step = ((weight * (label - p)).sum(dim=0) / slope).clamp(-1.0, 1.0)
+        shift = torch.where(both, shift + step, shift)
+    return shift
 
 
 def aside_groups(config: ConversionTaskConfig) -> tuple[str, ...]:

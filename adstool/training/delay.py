@@ -15,7 +15,7 @@ from adstool.errors import UsageError
 
 DAY = 86_400_000_000
 MOST = 10.0  # conversions that one taken in again stands for, at most
-METHODS = ("none", "fnw", "es-dfm", "dfm", "oracle")
+METHODS = ("elapsed", "es-dfm", "fnw", "dfm", "none", "oracle")
 
 
 @dataclass(frozen=True)
@@ -60,7 +60,8 @@ class Stream:
 def observe(clicks: Clicks, cut: int, method: str, wait: int, horizon: int) -> Stream:
     """The observations of `clicks` that `method` trains on at `cut`. Raises UsageError for an unknown method.
 
-    none and dfm: each click once with what is known of it. oracle: with what becomes known, for reference.
+    none, dfm and elapsed: each click once with what is known of it. oracle: with what becomes known, for
+    reference.
     es-dfm and fnw: each click that is older than horizon + wait once, since all is known of it; beside these
     a stream over the last `horizon` before the cut, ordered as the papers have it: a click is taken in `wait`
     after it happened (fnw: at once, as a negative), and a conversion reported later is taken in again, as a
@@ -77,7 +78,7 @@ def observe(clicks: Clicks, cut: int, method: str, wait: int, horizon: int) -> S
     if method == "oracle":
         known = np.full((n, kinds), np.inf, dtype=np.float32)
         return _once(clicks, final.astype(np.float32), np.zeros(n, dtype=bool), known)
-    if method in ("none", "dfm"):
+    if method in ("none", "dfm", "elapsed"):
         told = final & (clicks.reported <= cut)
         age = np.repeat((cut - clicks.ts)[:, None], kinds, axis=1)
         days = np.where(told, delay, age).clip(0) / DAY

@@ -1,7 +1,7 @@
 """What conversions that are yet to be reported do to a model, by how they are allowed for.
 
     adstool sample w5 --users 3000 --ads 600 --pins 300 --days 42 --seed 5      (and w6, w7)
-    python tests/bench/delayed_feedback.py w5 w6 w7 [--delays none,fnw,es-dfm,dfm,oracle] [--set key=value]
+    python tests/bench/delayed_feedback.py w5 w6 w7 [--delays none,es-dfm] [--work DIR] [--set key=value]
 
 Run by hand. Worlds: trains the conversion model at the same cut-off with each method, a training seed a
 world, and prints calibration (predicted over observed conversions of the matured clicks after the cut-off),
@@ -27,7 +27,7 @@ from adstool.training.options import TrainOptions
 from adstool.warehouse import open_warehouse
 from adstool.workspace import Workspace, write_text
 
-DELAYS = ("none", "fnw", "es-dfm", "dfm", "oracle")
+DELAYS = ("none", "fnw", "es-dfm", "dfm", "elapsed", "oracle")
 FIGURES = ("calibration", "auc", "ne", "ctcvr", "value")
 
 
@@ -56,11 +56,12 @@ def run_world(
 ) -> dict[str, Any]:
     """Figures by delay of one world."""
     ws = Workspace(root)
-    write_text(ws.config, "")
+    if not ws.config.is_file():
+        write_text(ws.config, "")
     settings = load_settings(ws.config, environment={})
     found: dict[str, Any] = {}
     with open_warehouse(ws, settings) as con:
-        ingest(con, ws, [str(world)], IngestOptions())
+        ingest(con, ws, [str(world)], IngestOptions())  # nothing new where the folder was kept
         for delay in delays:
             clock = time.perf_counter()
             options = TrainOptions(seed=seed, overrides={**overrides, "delay": delay})
@@ -93,16 +94,17 @@ def main() -> None:
     )
     parser.add_argument("worlds", nargs="*", type=Path, help="folders that adstool sample wrote")
     parser.add_argument("--delays", default=",".join(DELAYS))
+    parser.add_argument("--work", type=Path, help="keep workspaces here, to go on with them")
     parser.add_argument("--set", action="append", default=[], metavar="KEY=VALUE")
     args = parser.parse_args()
     overrides = dict(word.split("=", 1) for word in args.set)
     found: dict[str, list[dict[str, float]]] = defaultdict(list)
     for seed, world in enumerate(args.worlds):
         with tempfile.TemporaryDirectory() as folder:
-            for delay, figures in run_world(
-                world, seed, args.delays.split(","), overrides, Path(folder)
-            ).items():
-                found[delay].append(figures)
+            root = args.work / world.name if args.work else Path(folder)
+            figures = run_world(world, seed, args.delays.split(","), overrides, root)
+            for delay, one in figures.items():
+                found[delay].append(one)
     if found:
         show(found)
 

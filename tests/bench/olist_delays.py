@@ -24,10 +24,13 @@ from torch.nn import functional
 
 from adstool.training.conversion_losses import (
     Observed,
+    bucket_loss,
     delay_weights,
     dfm_loss,
+    elapsed_labels,
     late_loss,
     plain_loss,
+    seen_share,
 )
 from adstool.training.delay import DAY, Clicks, observe
 from adstool.training.metrics import auc, calibration_ratio, normalized_entropy
@@ -36,7 +39,9 @@ NEVER = np.iinfo(np.int64).max
 HORIZON, WAIT = 45 * DAY, 3 * DAY
 START, CUT = "2018-01-01", "2018-04-01"
 AGES = (1, 3, 7, 14, 21, 30, 45)  # days
-DELAYS = ("none", "fnw", "es-dfm", "dfm", "oracle")
+DELAYS = ("none", "fnw", "es-dfm", "dfm", "elapsed", "oracle")
+BUCKETS = 8
+EDGES = torch.tensor(HORIZON / DAY * np.linspace(0, 1, BUCKETS + 1) ** 2, dtype=torch.float32)
 PAGES = 20  # landing pages with a column of their own
 
 
@@ -84,13 +89,15 @@ def microseconds(text: str) -> int:
 
 
 def fit(leads: Leads, delay: str, wait: int, cut: int) -> tuple[Tensor, Tensor]:
-    """The weights [F + 1, 2] of p(deal) and of the delay (late share, or the rate of dfm) at the cut-off."""
+    """The weights [F + 1, ...] of p(deal) and of its delay: late share, rate of dfm, or buckets."""
     stream = observe(leads.clicks, cut, delay, wait, HORIZON)
     x = leads.x[torch.from_numpy(stream.row)]
     x = torch.cat([x, torch.ones(len(x), 1)], dim=1)
     label, first = torch.from_numpy(stream.label), torch.from_numpy(stream.first.astype(np.float32))
     late = torch.from_numpy(stream.late)
-    weights = torch.zeros(x.shape[1], 2, requires_grad=True)
+    weights = torch.zeros(x.shape[1], 1 + (BUCKETS if delay == "elapsed" else 1), requires_grad=True)
+    age = torch.from_numpy(((cut - leads.clicks.ts) / DAY).astype(np.float32))[torch.from_numpy(stream.row)]
+    days = torch.from_numpy(stream.days)
     optimizer = torch.optim.LBFGS([weights], max_iter=15, line_search_fn="strong_wolfe")
 
     def loss(held: Tensor) -> Tensor:
@@ -99,12 +106,18 @@ def fit(leads: Leads, delay: str, wait: int, cut: int) -> tuple[Tensor, Tensor]:
         one = torch.ones_like(first)
         corrected = torch.from_numpy(stream.corrected.astype(np.float32))
         weight, mass = delay_weights(
-            delay, x @ held[:, :1], x @ held[:, 1:], label, corrected, torch.from_numpy(stream.repeat)
+            delay, x @ held[:, :1], x @ held[:, 1:2], label, corrected, torch.from_numpy(stream.repeat)
         )
-        seen = Observed(one, first, one, label, weight, mass)
+        told = label
+        if delay == "elapsed":
+            share = seen_share((x @ held[:, 1:]).unsqueeze(1), age.unsqueeze(1), EDGES)
+            told = elapsed_labels(x @ held[:, :1], share, label)
+        seen = Observed(one, first, one, told, weight, mass)
         total = 1e-3 * (weights[:-1] ** 2).sum()
         if delay == "dfm":
-            return total + dfm_loss(cvr, other, seen, torch.from_numpy(stream.days))
+            return total + dfm_loss(cvr, other, seen, days)
+        if delay == "elapsed":
+            return total + plain_loss(cvr, seen) + bucket_loss(other.unsqueeze(1), label, days, age, EDGES)
         return total + plain_loss(cvr, seen) + late_loss(other, late, torch.from_numpy(stream.repeat))
 
     for _ in range(12):  # weights of observations are those of the last round, so that each round is convex
@@ -122,7 +135,12 @@ def fit(leads: Leads, delay: str, wait: int, cut: int) -> tuple[Tensor, Tensor]:
 
 def scores(leads: Leads, weights: Tensor) -> Tensor:
     """Logits [n] of a column of weights."""
-    return (torch.cat([leads.x, torch.ones(len(leads.x), 1)], dim=1) @ weights)[:, 0]
+    return outputs(leads, weights)[:, 0]
+
+
+def outputs(leads: Leads, weights: Tensor) -> Tensor:
+    """Logits [n, outputs]."""
+    return torch.cat([leads.x, torch.ones(len(leads.x), 1)], dim=1) @ weights
 
 
 def kaplan_meier(leads: Leads, end: int) -> NDArray[np.float64]:
@@ -154,7 +172,16 @@ def curves(leads: Leads, cut: int, after: Leads) -> dict[str, NDArray[np.float64
         cvr, late = fit(leads, "es-dfm", age * DAY, cut)
         p = torch.sigmoid(scores(after, cvr))
         shares.append(float((p * (1 - torch.sigmoid(scores(after, late)))).sum() / p.sum()))
-    return {"dfm": exponential / exponential[-1], "es-dfm": np.array([*shares, 1.0])}
+    cvr, delays = fit(leads, "elapsed", WAIT, cut)
+    p, buckets = torch.sigmoid(outputs(after, cvr)), outputs(after, delays).unsqueeze(1)
+    elapsed = np.array(
+        [float((p * seen_share(buckets, torch.full((len(p), 1), float(age)), EDGES)).sum()) for age in AGES]
+    )
+    return {
+        "dfm": exponential / exponential[-1],
+        "es-dfm": np.array([*shares, 1.0]),
+        "elapsed": elapsed / elapsed[-1],
+    }
 
 
 def main() -> None:

@@ -78,7 +78,7 @@ def test_a_kind_has_a_tower_of_its_own_over_one_trunk() -> None:
     moved = [
         any(p.grad is not None and bool(p.grad.any()) for p in t.parameters()) for t in model.heads.towers
     ]
-    assert moved == [False, False, True, False, False, False]
+    assert moved == [False, False, True, False]
     assert all(p.grad is not None for p in model.trunk.parameters())
 
 
@@ -86,11 +86,12 @@ def test_biases_start_at_the_rates() -> None:
     model = model_of()
     with torch.no_grad():
         model.heads.weight.zero_()
-    model.set_biases(torch.tensor([0.04, 0.02, 0.3, 0.1]))
+        model.heads.aside.weight.zero_()
+    model.set_biases(torch.tensor([0.04, 0.02, 0.3, 0.1, 0.6, 0.2]))
     inputs = random_inputs(SPEC, 3, 4, seed=1)
     inputs["position"] = torch.ones_like(inputs["position"])
-    want = torch.tensor([[0.04, 0.02, 0.3, 0.1]]).expand(3, 4)
-    torch.testing.assert_close(torch.sigmoid(model(inputs)), want)
+    want = torch.tensor([[0.04, 0.02, 0.3, 0.1, 0.6, 0.2]]).expand(3, 6)
+    torch.testing.assert_close(torch.sigmoid(model.with_penalty(inputs)[0]), want)
 
 
 def test_what_cannot_be_built_is_a_usage_error() -> None:

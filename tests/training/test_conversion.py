@@ -21,7 +21,7 @@ from adstool.training.conversion_data import (
     windows_of,
 )
 from adstool.training.conversion_metrics import Outcome, Predicted, conversion_metrics, split_outputs
-from adstool.training.conversion_task import LOSSES, ConversionTask, ConversionTaskConfig
+from adstool.training.conversion_task import LOSSES, ConversionTask, ConversionTaskConfig, fit_intercepts
 from adstool.training.delay import DAY
 from adstool.training.metrics import auc, sigmoid
 from adstool.training.options import LoopConfig, Plan
@@ -110,7 +110,13 @@ def test_held_out_requests_are_a_share_and_whole() -> None:
 
 @pytest.mark.parametrize(
     ("delay", "loss"),
-    [*(("es-dfm", loss) for loss in LOSSES), ("fnw", "escm2-ips"), ("dfm", "escm2-ips"), ("none", "esmm")],
+    [
+        *(("es-dfm", loss) for loss in LOSSES),
+        ("elapsed", "escm2-ips"),
+        ("fnw", "escm2-ips"),
+        ("dfm", "escm2-ips"),
+        ("none", "esmm"),
+    ],
 )
 def test_every_way_lowers_its_own_loss(made: Log, delay: str, loss: str) -> None:
     task = task_of(made, delay=delay, loss=loss)
@@ -128,9 +134,10 @@ def test_every_way_lowers_its_own_loss(made: Log, delay: str, loss: str) -> None
         optimizer.step()
         losses.append(float(value.detach()))
     assert losses[-1] < losses[0]
-    heads = task.model.heads.weight.grad
-    assert heads is not None
-    assert (heads.abs().sum(dim=1) > 0).all(), "every output is learned"
+    layers = [task.model.heads.weight, *(p for n, p in task.model.heads.named_parameters() if "aside.w" in n)]
+    for weight in layers:
+        assert weight.grad is not None
+        assert (weight.grad.abs().sum(dim=1) > 0).all(), "every output is learned"
     assert np.isfinite(task.validate())
 
 
@@ -151,12 +158,33 @@ def test_training_finds_rates_and_money(tmp_path: Path) -> None:
             optimizer.step()
             tables.step()
     rows = task.data.test_rows
-    found = split_outputs(sigmoid(predict_logits(model, dataset, rows)), task.fit_scales())
+    scales = task.calibrate()
+    found = split_outputs(sigmoid(predict_logits(model, dataset, rows)), scales)
     known = known_outcome(labels, rows, task.data.windows.end, task.data.windows.horizon)
     assert auc(known.clicked.astype(float), found.click) > 0.65
     assert found.conversion[:, 0].mean() == pytest.approx(0.3, rel=0.15)
     assert found.conversion[:, 1].mean() == pytest.approx(0.1, rel=0.25)
     assert found.money[:, 0].mean() == pytest.approx(10.0, rel=0.15)
+
+
+@pytest.mark.parametrize("delay", ["none", "fnw", "es-dfm", "elapsed", "oracle"])
+def test_intercepts_bring_back_the_rate(made: Log, delay: str) -> None:
+    """From any start, rates that are the same for all clicks end where 30 % of the clicks convert."""
+    seen = data_of(made, delay).train
+    clicks = np.flatnonzero(seen.clicked)
+    names = ("label", "corrected", "repeat")
+    known = {name: torch.from_numpy(getattr(seen, name)[clicks]) for name in names}
+    if delay == "elapsed":
+        age = torch.from_numpy(seen.age[clicks])
+        bought = (1 - torch.exp(-age / 2)) / (1 - np.exp(-4.0))
+        known["share"] = torch.stack([bought.clamp_max(1.0), torch.ones_like(age)], dim=1)
+    late = torch.logit(torch.tensor([[0.596, 1e-4]])).expand(len(clicks), 2)
+    for start in (-4.0, 1.0):
+        shift = fit_intercepts(delay, torch.full((len(clicks), 2), start), late, known)
+        rate = torch.sigmoid(start + shift)
+        want = 0.26 if delay == "none" else 0.3
+        assert rate[0].item() == pytest.approx(want, abs=0.035)
+        assert rate[1].item() == pytest.approx(0.1, abs=0.02)
 
 
 def test_figures_are_the_hand_worked_ones() -> None:

@@ -10,14 +10,19 @@ from torch.nn import functional
 
 from adstool.training.conversion_losses import (
     Observed,
+    bucket_loss,
     click_loss,
     dfm_loss,
     dr_loss,
+    elapsed_labels,
+    entire_loss,
     es_dfm_weights,
     fnw_weights,
     global_loss,
     inverse_propensity,
     ips_loss,
+    seen_share,
+    value_loss,
 )
 
 
@@ -146,3 +151,79 @@ def test_exponential_delay_is_the_likelihood() -> None:
     want -= math.log(1 - p + p * math.exp(-rate * 2.0)) + math.log(1 - p)
     got = dfm_loss(torch.full((4, 1), logit(p)), raw, seen, days)
     assert got.item() == pytest.approx(want / 4, rel=1e-4)
+
+
+EDGES = torch.tensor([0.0, 1.0, 3.0, 8.0])
+
+
+def test_the_share_seen_by_an_age_is_linear_between_edges() -> None:
+    logits = torch.log(torch.tensor([0.5, 0.3, 0.2])).expand(1, 1, 3)
+    ages = (0.0, 0.5, 1.0, 2.0, 3.0, 5.5, 8.0, 99.0)
+    found = [seen_share(logits, torch.tensor([[age]]), EDGES).item() for age in ages]
+    assert found == pytest.approx([0.0, 0.25, 0.5, 0.65, 0.8, 0.9, 1.0, 1.0], abs=1e-6)
+
+
+def test_a_click_without_a_conversion_counts_as_the_part_that_is_to_come() -> None:
+    """p = .4, a quarter of conversions still to come: (.4 * .25) / (.6 + .4 * .25)."""
+    label = column(0.0, 1.0, NAN, 0.0)
+    found = elapsed_labels(torch.full((4, 1), logit(0.4)), column(0.75, 0.1, 0.1, 1.0), label)
+    assert found[0].item() == pytest.approx(0.1 / 0.7, rel=1e-5)
+    assert found[1].item() == 1.0
+    assert found[2].isnan()
+    assert found[3].item() == 0.0
+
+
+def test_the_part_to_come_has_the_gradient_of_the_likelihood() -> None:
+    share = column(0.3, 0.8)
+    x = column(-0.4, 1.2).requires_grad_()
+    label = elapsed_labels(x, share, torch.zeros(2, 1))
+    functional.binary_cross_entropy_with_logits(x, label, reduction="sum").backward()
+    y = column(-0.4, 1.2).requires_grad_()
+    (-torch.log1p(-torch.sigmoid(y) * share)).sum().backward()
+    torch.testing.assert_close(x.grad, y.grad)
+
+
+def test_delays_are_learned_from_clicks_too_young_to_have_shown_all_of_them() -> None:
+    """Exponential delays, mean 2 days; clicks of every age up to 16 days, more of them of late."""
+    rng = torch.Generator().manual_seed(0)
+    age = 16.0 * (1.0 - torch.rand(20_000, generator=rng).sqrt())
+    days = -2.0 * torch.rand(20_000, generator=rng).log()
+    seen = (days < age) & (days < 8.0)
+    label, days = seen.float().unsqueeze(1), torch.where(seen, days, torch.inf).unsqueeze(1)
+    logits = torch.zeros(3, requires_grad=True)
+    optimizer = torch.optim.LBFGS([logits], max_iter=60, line_search_fn="strong_wolfe")
+
+    def closure() -> Tensor:
+        optimizer.zero_grad()
+        loss = bucket_loss(logits.expand(len(age), 1, 3), label, days, age, EDGES)
+        loss.backward()
+        return loss
+
+    optimizer.step(closure)
+    found = torch.cumsum(torch.softmax(logits.detach(), 0), 0)[:2].tolist()
+    want = [(1 - math.exp(-t / 2)) / (1 - math.exp(-4)) for t in (1.0, 3.0)]
+    assert found == pytest.approx(want, abs=0.04)
+    raw = [(days < t).sum().item() / seen.sum().item() for t in (1.0, 3.0)]
+    assert raw[1] > want[1] + 0.02, "what was reported so far is faster than what will be"
+
+
+def test_the_likelihood_of_a_batch_is_the_hand_worked_one() -> None:
+    seen = seen_of([1.0, 1.0, 0.0], [1.0, 0.0, NAN])
+    click, cvr = torch.full((3,), logit(0.5)), torch.full((3, 1), logit(0.4))
+    clicks = 3 * math.log(2)
+    plain = entire_loss(click, cvr, seen, None).item()
+    assert plain == pytest.approx(clicks - math.log(0.4) - math.log(0.6), rel=1e-5)
+    aged = entire_loss(click, cvr, seen, column(0.5, 0.5, 0.5)).item()
+    assert aged == pytest.approx(clicks - math.log(0.4) - math.log(1 - 0.4 * 0.5), rel=1e-5)
+
+
+def test_money_is_learned_as_its_mean_or_the_mean_of_its_logarithm() -> None:
+    money = column(0.0, 2.0, 10.0, NAN)
+    for kind, mean in (("tweedie", 4.0), ("lognormal", math.sqrt(20.0))):
+        eta = torch.tensor(math.log(mean), requires_grad=True)
+        value_loss(eta.expand(4, 1), money, kind).backward()
+        assert eta.grad is not None
+        assert eta.grad.item() == pytest.approx(0.0, abs=1e-6)
+        above = value_loss(torch.full((4, 1), math.log(mean) + 0.5), money, kind)
+        below = value_loss(torch.full((4, 1), math.log(mean) - 0.5), money, kind)
+        assert value_loss(torch.full((4, 1), math.log(mean)), money, kind) < min(above, below)
