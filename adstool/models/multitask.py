@@ -68,6 +68,9 @@ class TaskHeads(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """[B, inputs] -> [B, tasks]."""
         if self.experts is None and self.towers is None:
+            if len(self.bias) == 1 and self.training:
+                # A product of rank one is slow as a matrix product on a CPU: its gradient took 9 % of a step.
+                return (torch.mv(x, self.weight[0]) + self.bias).unsqueeze(1)
             linear: Tensor = nn.functional.linear(x, self.weight, self.bias)
             return linear
         mixed = self.experts(x) if self.experts is not None else None
