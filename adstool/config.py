@@ -59,6 +59,7 @@ class ContentSettings:
     pretrained: str = ""  # open_clip tag or a checkpoint file; empty: the shipped weights
     precision: str = "auto"  # auto | fp32 | bf16
     batch_size: int = 64
+    words: float = 0.3  # what an item that holds all words of a search gains on its cosine
 
 
 @dataclass(frozen=True)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -15,6 +15,7 @@ from adstool.content.attributes import Filter
 from adstool.content.clip import ClipModel, load_clip, resolve_source
 from adstool.content.images import ImageProblem, decode_image, read_image
 from adstool.content.vectors import ITEM_TYPES, ActiveModel, VectorTable, active_model
+from adstool.content.word_match import NEAREST, word_share
 from adstool.errors import AdstoolError, DataError, UsageError
 from adstool.warehouse import load_sql
 from adstool.workspace import Workspace
@@ -25,7 +26,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Hit:
-    """An item found: its cosine to the query and its title."""
+    """An item found, its title and its score: the cosine to the query, and what words of a text add."""
 
     item_id: str
     item_type: str
@@ -72,21 +73,45 @@ def search_items(
 ) -> list[Hit]:
     """The k items of these types nearest to a text or a picture, best first, by cosine to their joint vector.
 
-    The joint vector answers both for what a title says and for what its picture shows; `among` leaves only
-    items that pass. Raises AdstoolError before the first `embed`, and what query_vector raises.
+    The joint vector answers both for what a title says and for what its picture shows. Vectors are weak at
+    single words such as colours, so for a text `content.words` times the share of its words that an item
+    holds is added to the cosine, among the nearest few hundred. `among` leaves only items that pass.
+    Raises AdstoolError before the first `embed`, and what query_vector raises.
     """
     if k < 1:
         raise UsageError(f"-k {k} asks for no results.", "Give a number from 1.")
     vector = query_vector(ws, settings, text=text, image=image)
     model = require_active(ws)
-    found: list[tuple[float, str, str]] = []
-    for kind in kinds:
-        table = VectorTable.open(ws, kind, model.slug)
-        if table is not None:
-            found += [(score, kind, item_id) for item_id, score in table.nearest(vector, k, among=among)]
-    found = sorted(found, key=lambda hit: (-hit[0], hit[2], hit[1]))[:k]
-    titles = _titles(con, found)
-    return [Hit(item_id, kind, score, titles.get((kind, item_id))) for score, kind, item_id in found]
+    tables = {kind: VectorTable.open(ws, kind, model.slug) for kind in kinds}
+    there = {kind: table for kind, table in tables.items() if table is not None}
+    return nearest_items(con, there, vector, k, text=text, words=settings.content.words, among=among)
+
+
+def nearest_items(
+    con: duckdb.DuckDBPyConnection,
+    tables: Mapping[str, VectorTable],
+    vector: np.ndarray,
+    k: int,
+    *,
+    text: str | None,
+    words: float,
+    among: Filter | None = None,
+) -> list[Hit]:
+    """`search_items` with the query's vector known, over the vector tables by item type."""
+    weighed = words if text else 0.0
+    depth = max(k, NEAREST) if weighed else k
+    near = [
+        (score, kind, item_id)
+        for kind, table in tables.items()
+        for item_id, score in table.nearest(vector, depth, among=among)
+    ]
+    written = _written(con, near)
+    hits = []
+    for score, kind, item_id in near:
+        title, held = written.get((kind, item_id), (None, None))
+        share = word_share(text, held) if weighed and text else 0.0
+        hits.append(Hit(item_id, kind, score + weighed * share, title))
+    return sorted(hits, key=lambda hit: (-hit.score, hit.item_id, hit.item_type))[:k]
 
 
 def require_active(ws: Workspace) -> ActiveModel:
@@ -116,9 +141,10 @@ def in_use(settings: Settings, model: ActiveModel) -> Settings:
     return dataclasses.replace(settings, content=content)
 
 
-def _titles(
+def _written(
     con: duckdb.DuckDBPyConnection, found: Sequence[tuple[float, str, str]]
-) -> dict[tuple[str, str], str | None]:
+) -> dict[tuple[str, str], tuple[str | None, str]]:
+    """Title, and all words, by item type and id."""
     ids = [item_id for _, _, item_id in found]
     rows = con.execute(load_sql("content_titles"), {"ids": ids}).fetchall()
-    return {(item_type, item_id): title for item_type, item_id, title in rows}
+    return {(item_type, item_id): (title, words) for item_type, item_id, title, words in rows}

@@ -18,7 +18,8 @@ from adstool.workspace import Workspace
 if TYPE_CHECKING:
     import duckdb
 
-    from adstool.content.vectors import ActiveModel, VectorTable
+    from adstool.content.search import Hit
+    from adstool.content.vectors import ActiveModel
 
 QUERIES = 4
 ITEMS = 5
@@ -32,18 +33,24 @@ def search_section(ws: Workspace, settings: Settings, con: duckdb.DuckDBPyConnec
     """
     if not ws.vectors.is_dir():
         return Html("")  # LanceDB takes longer to import than a report of data alone takes to write
+    from adstool.content.search import nearest_items
     from adstool.content.vectors import ITEM_TYPES, VectorTable, active_model
 
     model = active_model(ws)
-    tables = [VectorTable.open(ws, kind, model.slug) for kind in ITEM_TYPES] if model else []
-    found = [table for table in tables if table is not None]
+    tables = {kind: VectorTable.open(ws, kind, model.slug) for kind in ITEM_TYPES} if model else {}
+    found = {kind: table for kind, table in tables.items() if table is not None}
     if model is None or not found:
         return Html("")
     asked = asked_texts(con)
     queries = [entry for entry in asked if entry.requests is not None] or asked
     queries, vectors = _with_vectors(ws, settings, model, queries)
-    hits = {query.text: _nearest(found, vectors[query.text]) for query in queries}
-    ids = [item_id for listed in hits.values() for item_id, _ in listed]
+    hits = {
+        query.text: nearest_items(
+            con, found, vectors[query.text], ITEMS, text=query.text, words=settings.content.words
+        )
+        for query in queries
+    }
+    ids = [hit.item_id for listed in hits.values() for hit in listed]
     about = {
         item_id: (title, image)
         for item_id, title, image, _ in con.execute(load_sql("evaluation_shown"), {"ids": ids}).fetchall()
@@ -77,25 +84,19 @@ def _with_vectors(
     return queries[:QUERIES], made
 
 
-def _nearest(tables: list[VectorTable], vector: np.ndarray) -> list[tuple[str, float]]:
-    """The nearest items of all tables, best first, with their cosines."""
-    found = [hit for table in tables for hit in table.nearest(vector, ITEMS)]
-    return sorted(found, key=lambda hit: (-hit[1], hit[0]))[:ITEMS]
-
-
 def _results(
     query: Asked,
-    hits: list[tuple[str, float]],
+    hits: list[Hit],
     about: dict[str, tuple[str | None, str | None]],
     pictures: Thumbnails,
 ) -> Html:
     asked = "" if query.requests is None else f"{query.requests:,} requests"
     shown = []
-    for item_id, cosine in hits:
-        title, image = about.get(item_id, (None, None))
+    for hit in hits:
+        title, image = about.get(hit.item_id, (None, None))
         shown.append(
-            f"<figure>{picture(pictures.get(image), title or item_id)}"
-            f"<figcaption>{text(title or item_id)}<br>{cosine:.2f}</figcaption></figure>"
+            f"<figure>{picture(pictures.get(image), title or hit.item_id)}"
+            f"<figcaption>{text(title or hit.item_id)}<br>{hit.score:.2f}</figcaption></figure>"
         )
     return Html(
         f'<div class="user"><h3>{text(query.text)} <span class="meta">{text(asked)}</span></h3>'

@@ -221,16 +221,25 @@ def test_search_ranks_by_the_cosine_of_joint_vectors(shop: Shop) -> None:
     model, _, preprocess = open_clip.create_model_and_transforms(f"local-dir:{source.folder}")
     tokenizer = load_tokenizer(source.folder, 16)
     parts = direct(model.eval(), preprocess, tokenizer, shop.images / "pin7.png", "red lamp")
+    by_vector = dataclasses.replace(
+        shop.settings, content=dataclasses.replace(shop.settings.content, words=0.0)
+    )
     queries = (({"text": "red lamp"}, parts["text"]), ({"image": shop.images / "pin7.png"}, parts["image"]))
     for query, expected in queries:
         scores = vectors @ expected
         order = sorted(range(len(ids)), key=lambda row: (-scores[row], ids[row]))[:8]
-        hits = search_items(shop.ws, shop.settings, shop.con, k=8, **query)
+        hits = search_items(shop.ws, by_vector, shop.con, k=8, **query)
         np.testing.assert_allclose([hit.score for hit in hits], scores[order], atol=1e-5)
         assert {hit.item_id for hit in hits[:7]} <= {ids[row] for row in order}
         assert all(hit.title == titles[hit.item_id] for hit in hits)
     only = search_items(shop.ws, shop.settings, shop.con, text="red lamp", kinds=("pin",), k=100)
     assert {hit.item_id for hit in only} == set(pins[0])
+    plain = {
+        hit.item_id: hit.score for hit in search_items(shop.ws, by_vector, shop.con, text="red lamp", k=60)
+    }
+    for hit in search_items(shop.ws, shop.settings, shop.con, text="red lamp", k=60):
+        held = sum(word in (hit.title or "").lower().split() for word in ("red", "lamp"))
+        assert hit.score == pytest.approx(plain[hit.item_id] + 0.3 * held / 2, abs=1e-5)
 
 
 def test_bf16_is_taken_where_hardware_has_it_and_vectors_stay(

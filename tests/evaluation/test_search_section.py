@@ -106,8 +106,9 @@ def test_the_section_shows_the_nearest_items_of_each_query(shop: Any) -> None:
         assert places == sorted(places)
         assert block.count("data:image/webp") == 3
         assert block.count('class="blank"') == 1
-    assert "<br>1.00</figcaption>" in red  # 1 / sqrt(1.01)
-    assert "<br>0.87</figcaption>" in red  # .9 / sqrt(1.06)
+    assert "<br>1.30</figcaption>" in red  # 1 / sqrt(1.01), and .3 for the word
+    assert "<br>1.17</figcaption>" in red  # .9 / sqrt(1.06), and .3
+    assert "<br>0.00</figcaption>" in red  # no word of it
     assert NASTY not in html
     assert "&lt;script&gt;" in html
 
