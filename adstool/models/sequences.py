@@ -3,6 +3,9 @@
 An encoder is a row of ENCODERS. It reads histories [U, L, .], newest first, and candidates [B, e], and
 returns [B, width]. U is B in training; serving gives one history for all candidates of a request (U = 1), and
 what does not depend on the candidate is then computed once.
+
+None is the default: on the logs measured so far (tests/bench/sequences.py) neither beats the mean weighted by
+the candidate, which the ranker has anyway, and its counters.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""The ranker with and without its history read as a sequence, on one data set, beside LightGBM.
+"""The ranker without a history, with its mean, and with it read as a sequence, beside LightGBM.
 
     python tests/bench/sequences.py sample_data/world [--seeds 3] [--variants none,hstu,lightgbm]
     python tests/bench/sequences.py /path/to/ml-100k --source movielens
@@ -32,7 +32,8 @@ from adstool.training.options import TrainOptions, make_plan
 
 # Name -> (preset, --set overrides).
 VARIANTS: dict[str, tuple[str, dict[str, str]]] = {
-    "none": ("small", {}),
+    "no history": ("small", {"history_used": "0"}),
+    "none": ("small", {}),  # the history as a mean weighted by the candidate
     "hstu": ("hstu", {}),
     "transact": ("transact", {}),
     "transact+long": ("transact", {"long_history": "16"}),
