@@ -24,7 +24,10 @@ class ConversionConfig(EngagementConfig):
 
 
 class ConversionHeads(TaskHeads):
-    """The served outputs as TaskHeads has them, then those aside, a linear layer over the trunk."""
+    """The served outputs as TaskHeads has them, then those aside, a linear layer over the trunk.
+
+    What is aside does not teach the trunk: delays of conversions made it worse at telling who converts.
+    """
 
     def __init__(self, inputs: int, tasks: int, aside: int, **sizes: Any) -> None:
         super().__init__(inputs, tasks, **sizes)
@@ -35,7 +38,7 @@ class ConversionHeads(TaskHeads):
     def forward(self, x: Tensor) -> Tensor:
         """[B, inputs] -> [B, tasks + aside]."""
         served = super().forward(x)
-        return served if self.aside is None else torch.cat([served, self.aside(x)], dim=1)
+        return served if self.aside is None else torch.cat([served, self.aside(x.detach())], dim=1)
 
 
 class ConversionModel(EngagementModel):

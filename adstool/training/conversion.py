@@ -64,7 +64,9 @@ def build_conversion(
         rows = data.train.row[:: max(len(data.train) // EDGE_SAMPLE, 1)]
         sample = np.array(dataset.numeric[rows], dtype=np.float32)
         model.bins.set_edges(quantile_edges(torch.from_numpy(sample), model.bins.bins))
-    starts = {"late": data.late_share, "imputed": data.base_rates[1:]}  # the others start level
+    starts = {"late": data.late_share, "imputed": data.base_rates[1:]}
+    # Of buckets the logits are those of a softmax, so that logit(p) is to be the logarithm of the share.
+    starts |= {f"delay{number}": share / (1 + share) for number, share in enumerate(data.delay_shares)}
     values = np.full(len(data.kinds), 0.5)
     parts = [data.base_rates, values, *(starts.get(name, values) for name in groups)]
     model.set_biases(torch.from_numpy(np.concatenate(parts)))

@@ -120,6 +120,15 @@ class ConversionData:
         return np.asarray(self.windows.days * np.linspace(0, 1, BUCKETS + 1) ** 2, dtype=np.float32)
 
     @property
+    def delay_shares(self) -> NDArray[np.float64]:
+        """The share of conversions of matured clicks between the edges, by kind, [BUCKETS, K]: a start."""
+        seen = self.train
+        known = (seen.label == 1) & np.isfinite(seen.days) & (seen.age >= self.windows.days)[:, None]
+        bucket = np.searchsorted(self.delay_edges[1:-1], seen.days)
+        counts = np.array([(known & (bucket == number)).sum(axis=0) for number in range(BUCKETS)]) + 1.0
+        return np.asarray(counts / counts.sum(axis=0))
+
+    @property
     def late_share(self) -> NDArray[np.float64]:
         """The share of conversions that come after the wait, by kind, [K]."""
         late, repeat = self.train.late, self.train.repeat[:, None]

@@ -101,6 +101,20 @@ def test_late_shares_rest_on_the_last_horizon(made: Log) -> None:
     assert np.isnan(data_of(made, "none").train.late).all()
 
 
+def test_delays_start_at_those_of_matured_clicks(made: Log) -> None:
+    data = data_of(made, "elapsed")
+    assert data.delay_edges[0] == 0
+    assert data.delay_edges[-1] == pytest.approx(8.0)
+    want = np.diff(1 - np.exp(-data.delay_edges / 2)) / (1 - np.exp(-4.0))
+    assert data.delay_shares[:, 0] == pytest.approx(want, abs=0.1)
+    assert data.delay_shares[0, 1] > 0.7
+    task = task_of(made, delay="elapsed")
+    batch = task.load(np.arange(4), np.random.default_rng(0))
+    buckets = task._buckets(task.model.with_penalty(batch)[0])
+    assert buckets is not None
+    assert torch.softmax(buckets, dim=2)[0].T.detach().numpy() == pytest.approx(data.delay_shares, abs=0.03)
+
+
 def test_held_out_requests_are_a_share_and_whole() -> None:
     request = np.repeat(np.arange(20_000), 3)
     held = held_out(request, 0.1).reshape(-1, 3)
