@@ -258,7 +258,8 @@ def rank(bench: Bench) -> Figure:
 def scaling(bench: Bench) -> Figure:
     """The largest ranker's validation loss beside the floor of the power law through five sizes.
 
-    In a workspace, reports/scaling.html shows the curve and later reports have it too.
+    Of the workspace's own log where there is a workspace, whatever was trained on it: reports/scaling.html
+    then shows the curve, and later reports have it too.
     """
     from adstool.evaluation import page
     from adstool.evaluation.sections_scaling import NAME, scaling_figures
@@ -268,8 +269,9 @@ def scaling(bench: Bench) -> Figure:
     from adstool.warehouse import open_warehouse
     from adstool.workspace import write_json, write_text
 
-    with open_warehouse(bench.workspace, bench.settings) as connection:
-        examples = load_training_data(bench.workspace, bench.settings, connection)
+    workspace = bench.given or bench.workspace
+    with open_warehouse(workspace, bench.settings) as connection:
+        examples = load_training_data(workspace, bench.settings, connection)
     found = measure_scaling(bench.settings, examples, input_spec(examples))
     if bench.given is not None:
         reports = bench.given.reports
