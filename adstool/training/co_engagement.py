@@ -12,6 +12,8 @@ from scipy.sparse.linalg import LinearOperator, eigsh
 
 Codes = NDArray[np.int64]
 
+ROUNDING = 1e-12  # eigenvalues below are none: those of a kernel of cosines are near 1
+
 
 class CoEngagement:
     """K[a, b] = Σ_u length_u^-damping ÷ √((n_a + shrinkage)(n_b + shrinkage)) over the users u who engaged
@@ -60,7 +62,8 @@ class CoEngagement:
         kernel = LinearOperator((items, items), matvec=product, dtype=np.float64)
         start = np.random.default_rng(seed).normal(size=items)
         values, left = eigsh(kernel, k=width, which="LA", v0=start)
-        vectors[:, :width] = left * np.sqrt(np.maximum(values, 0.0))
+        values[values < ROUNDING] = 0.0  # of a kernel without any pair, whose eigenvalues are all zero
+        vectors[:, :width] = left * np.sqrt(values)
         vectors[np.abs(vectors) < 1e-12] = 0.0  # rounding, of items that go with no other
         return vectors.astype(np.float32)
 

@@ -78,6 +78,7 @@ def _make(rows: int = 4000, seed: int = 0, resamples: int = 30) -> Evaluation:
         "predictions": predicted[test],
         "true": {"click": true[test, 0], "hide": true[test, 1]},
         "predict": lambda chosen, position=None: predicted[chosen],
+        "predict_worth": lambda chosen, position: predicted[chosen],
     }
     evaluation.__dict__.update(made)
     return evaluation
