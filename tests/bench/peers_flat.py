@@ -206,6 +206,8 @@ def main() -> None:
     parser.add_argument("name", nargs="?", choices=["ml-100k", "wide", "criteo"])
     parser.add_argument("path", nargs="?", type=Path)
     parser.add_argument("--fuxictr", help="a python that has FuxiCTR; without it that line is left out")
+    # In memory, and through Ray as its experiments read csv files.
+    parser.add_argument("--loaders", default="npz,parquet", help="of FuxiCTR")
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--lightgbm", type=Path, help=argparse.SUPPRESS)
     given = parser.parse_args()
@@ -232,7 +234,7 @@ def main() -> None:
             "LightGBM": lambda seed: boosted(folder, seed),
         }
         if given.fuxictr:
-            for loader in ("npz", "parquet"):  # in memory, and through Ray as its experiments read csv files
+            for loader in given.loaders.split(","):
                 contenders[f"FuxiCTR {loader}"] = lambda seed, loader=loader: fuxictr(
                     table, folder, seed, given.fuxictr, loader
                 )
