@@ -8,29 +8,16 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from models.specs import SPEC, stirred
 
 from adstool.errors import UsageError
 from adstool.models.conversion import ConversionConfig, ConversionModel
-from adstool.models.inputs import InputSpec, config_to_json
+from adstool.models.inputs import config_to_json
 from adstool.models.registry import build_model, load_model, save_model
 from adstool.models.trunks import TRUNKS
 from adstool.serving.export import export_run, random_inputs
 from adstool.serving.scorer import Scorer
 
-SPEC = InputSpec(
-    categorical=("user_id", "item_id", "category", "surface"),
-    categorical_sides=("user", "item", "item", "context"),
-    cardinalities=(30, 400, 12, 6),
-    numeric=("u", "i", "c"),
-    numeric_sides=("user", "item", "cross"),
-    actions=("click", "hide"),
-    content_dim=6,
-    history_length=9,
-    history_item="item_id",
-    history_category="category",
-    unknown_buckets=2,
-    positions=True,
-)
 OUTPUTS = ("click", "purchase", "signup", "cart")
 CONFIG = ConversionConfig(SPEC, history_used=4, outputs=OUTPUTS, aside=("rate:purchase", "imputed:purchase"))
 
@@ -39,12 +26,7 @@ def model_of(**changes: object) -> ConversionModel:
     """A model all of whose weights matter: those that start at zero are moved."""
     torch.manual_seed(0)
     model = ConversionModel(dataclasses.replace(CONFIG, **changes)).eval()
-    with torch.no_grad():
-        for parameter in model.parameters():
-            if not parameter.any():
-                parameter.normal_(std=0.2)
-        model.heads.weight.normal_(std=0.3)
-    return model
+    return stirred(model)
 
 
 @pytest.mark.parametrize("changes", [*({"trunk": name} for name in TRUNKS), {"multitask": "mmoe"}], ids=str)

@@ -8,7 +8,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from models.test_trunks import SPEC, ranker
+from models.specs import SPEC
+from models.test_trunks import ranker
 from torch import nn
 from training.synthetic import make_examples
 

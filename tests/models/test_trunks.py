@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from models.specs import SPEC, stirred
 from torch import nn
 
 from adstool.errors import UsageError
@@ -19,20 +20,6 @@ from adstool.serving.export import export_run, random_inputs
 from adstool.serving.quantization import quantize_graph
 from adstool.serving.scorer import Scorer
 
-SPEC = InputSpec(
-    categorical=("user_id", "item_id", "category", "surface"),
-    categorical_sides=("user", "item", "item", "context"),
-    cardinalities=(30, 400, 12, 6),
-    numeric=("u", "i", "c"),
-    numeric_sides=("user", "item", "cross"),
-    actions=("click", "hide"),
-    content_dim=6,
-    history_length=9,
-    history_item="item_id",
-    history_category="category",
-    unknown_buckets=2,
-    positions=True,
-)
 SMALL = TrunkConfig(tokens=4, token_dim=6, wukong_rank=3)
 MMOE = {"multitask": "mmoe", "tower_hidden": (24,)}
 EVERY = [{"trunk": name} for name in TRUNKS] + [
@@ -55,12 +42,7 @@ def ranker(spec: InputSpec = SPEC, **changes: object) -> EngagementModel:
     """A ranker all of whose weights matter: those that start at zero are moved."""
     torch.manual_seed(0)
     model = EngagementModel(EngagementConfig(spec, history_used=4, **changes)).eval()
-    with torch.no_grad():
-        for parameter in model.parameters():
-            if not parameter.any():
-                parameter.normal_(std=0.2)
-        model.heads.weight.normal_(std=0.3)
-    return model
+    return stirred(model)
 
 
 @pytest.mark.parametrize("changes", EVERY, ids=str)
