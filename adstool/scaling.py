@@ -94,6 +94,7 @@ def fit_power_law(compute: Sequence[float], loss: Sequence[float]) -> PowerLaw:
 def measure_scaling(settings: Settings, examples: Examples, spec: Any) -> Scaling:
     """Train the wukong trunk at every size on these examples and fit the law. Weights are not kept."""
     from adstool.models.engagement import EngagementConfig
+    from adstool.models.registry import count_parameters
     from adstool.training.engagement import PRESETS, EngagementTask, EngagementTaskConfig, build_engagement
     from adstool.training.loop import fit
     from adstool.training.options import TrainOptions, make_plan
@@ -107,8 +108,7 @@ def measure_scaling(settings: Settings, examples: Examples, spec: Any) -> Scalin
         task = EngagementTask(name, model, examples, EngagementTaskConfig(**plan.task))
         with tempfile.TemporaryDirectory() as folder:
             fitted = fit(task, plan.loop, training_device(), Path(folder), name, resume=False)
-        tables = sum(table.weight.numel() for table in (model.embedding.table,))
-        dense = sum(parameter.numel() for parameter in model.parameters()) - tables
+        dense = count_parameters(model) - model.embedding.table.weight.numel()
         points.append(Point(name, dense, task.rows * fitted.best_epoch, fitted.best_loss))
         log.info(f"scaling: {name}, {dense:,} parameters, validation loss {fitted.best_loss:.4f}")
     points.sort(key=lambda point: point.compute)

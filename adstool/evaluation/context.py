@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
@@ -118,22 +119,12 @@ class Evaluation:
 
     def predict(self, rows: Array, position: int | None = None) -> Array:
         """Calibrated probabilities [n, A] of dataset rows, at the logged positions or all at `position`."""
-        parts = []
-        for start in range(0, len(rows), CHUNK):
-            inputs = self.dataset.batch(rows[start : start + CHUNK], self.scorer.needs)
-            if position is not None:
-                inputs["position"] = np.full_like(inputs["position"], position)
-            parts.append(self.scorer.predict(inputs))
-        return np.concatenate(parts) if parts else np.zeros((0, len(self.heads)))
+        return scored(self.dataset, self.scorer, rows, self.scorer.predict, position)
 
     def predict_worth(self, rows: Array, position: int) -> Array:
         """What the utility weighs of dataset rows at `position`: Scorer.predict_worth, [n, A]."""
-        parts = []
-        for start in range(0, len(rows), CHUNK):
-            inputs = self.dataset.batch(rows[start : start + CHUNK], self.scorer.needs)
-            inputs["position"] = np.full_like(inputs["position"], position)
-            parts.append(self.scorer.predict_worth(inputs)[1])
-        return np.concatenate(parts) if parts else np.zeros((0, len(self.heads)))
+        scorer = self.scorer
+        return scored(self.dataset, scorer, rows, lambda inputs: scorer.predict_worth(inputs)[1], position)
 
     @cached_property
     def predictions(self) -> Array:
@@ -169,3 +160,20 @@ class Evaluation:
         if self.truth_folder is None:
             return {}
         return true_probabilities(self.con, self.truth_folder, self.dataset, self.test, self.heads)
+
+
+def scored(
+    dataset: Dataset,
+    scorer: Scorer,
+    rows: Array,
+    score: Callable[[Mapping[str, Array]], Array],
+    position: int | None = None,
+) -> Array:
+    """What `score` says of dataset rows, [n, A], at the logged positions or all at `position`."""
+    parts = []
+    for start in range(0, len(rows), CHUNK):
+        inputs = dataset.batch(rows[start : start + CHUNK], scorer.needs)
+        if position is not None:
+            inputs["position"] = np.full_like(inputs["position"], position)
+        parts.append(score(inputs))
+    return np.concatenate(parts) if parts else np.zeros((0, len(scorer.outputs)))

@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 from adstool.errors import DataError
 from adstool.evaluation.bootstrap import Estimate, Resampler, estimate
-from adstool.evaluation.context import CHUNK, Absent, Evaluation, NotReady
+from adstool.evaluation.context import Absent, Evaluation, NotReady, scored
 from adstool.evaluation.engagement import head_figures, plain, reliability
 from adstool.evaluation.truth import true_probabilities
 from adstool.features.conversions import ConversionLabels, build_conversions
@@ -77,9 +77,7 @@ def predict(run: Path, dataset: Dataset, rows: Array, scales: Array) -> Predicte
     from adstool.serving.scorer import Scorer
 
     scorer = Scorer(run)
-    parts = [scorer.predict(dataset.batch(rows[at : at + CHUNK])) for at in range(0, len(rows), CHUNK)]
-    whole = np.concatenate(parts) if parts else np.zeros((0, 1 + 2 * len(scales)))
-    return split_outputs(whole, scales)
+    return split_outputs(scored(dataset, scorer, rows, scorer.predict), scales)
 
 
 def _advertiser(dataset: Dataset, rows: Array | slice) -> Array:

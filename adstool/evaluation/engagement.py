@@ -53,6 +53,7 @@ def evaluate_engagement(evaluation: Evaluation) -> dict[str, Any]:
 
 
 def plain(found: Estimate) -> dict[str, Any]:
+    """An estimate as results hold it: its value and its interval."""
     return {"value": found.value, "interval": found.interval}
 
 

@@ -7,6 +7,7 @@ from typing import Any
 
 from adstool.evaluation.charts import Series, line_chart, number
 from adstool.evaluation.page import Html, figure, grid, section, table
+from adstool.scaling import PowerLaw
 from adstool.workspace import Workspace, read_json
 
 NAME = "scaling.json"  # in the workspace's reports
@@ -27,8 +28,7 @@ def scaling_figures(found: dict[str, Any]) -> Html:
     curve = []
     for step in range(STEPS + 1):
         x = first + (last - first) * step / STEPS
-        falling = (10.0**x / law["unit"]) ** -law["exponent"]
-        curve.append((x, law["floor"] + law["scale"] * falling))
+        curve.append((x, PowerLaw(**law).at(10.0**x)))
     lines = [Series("measured", places, "a"), Series("fitted", curve, "b")]
     whole = range(math.ceil(first), math.floor(last) + 1)
     marks = [(float(power), f"1e{power}") for power in whole]

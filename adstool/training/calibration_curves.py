@@ -137,6 +137,7 @@ def _identity(z: Array, labels: Array) -> Curve:
 
 
 def row_losses(z: Array, labels: Array) -> Array:
+    """The cross entropy of every row, [n], of log odds z [n] and labels [n] in {0, 1}."""
     return np.asarray(np.logaddexp(0.0, z) - labels * z)
 
 

@@ -15,7 +15,6 @@ from adstool.features.conversions import ConversionLabels, build_conversions
 from adstool.features.dataset import Dataset
 from adstool.models.conversion import ConversionConfig, ConversionModel
 from adstool.models.inputs import InputSpec, input_spec
-from adstool.models.layers import quantile_edges
 from adstool.progress import log
 from adstool.training.calibration import GROUPS
 from adstool.training.conversion_data import ConversionData, conversion_data, known_outcome, windows_of
@@ -23,6 +22,7 @@ from adstool.training.conversion_metrics import conversion_metrics, output_names
 from adstool.training.conversion_task import ConversionTask, ConversionTaskConfig, aside_groups
 from adstool.training.data import load_training_data
 from adstool.training.delay import DAY
+from adstool.training.engagement import set_bins
 from adstool.training.metrics import sigmoid
 from adstool.training.options import Plan, TrainOptions, TrainResult, make_plan
 from adstool.training.predict import PREDICTIONS, predict_logits, save_predictions
@@ -31,8 +31,6 @@ from adstool.workspace import Workspace
 
 if TYPE_CHECKING:
     import duckdb
-
-EDGE_SAMPLE = 200_000  # rows that the quantile edges of numeric columns rest on
 
 # The first is the default: conversions are a hundred times fewer than impressions, and a smaller trunk does
 # as well on tens of thousands of those. A preset is a row here.
@@ -60,10 +58,7 @@ def build_conversion(
     model = ConversionModel(
         ConversionConfig(inputs=spec, **plan.model, outputs=output_names(data.kinds), aside=aside)
     )
-    if model.bins is not None:
-        rows = data.train.row[:: max(len(data.train) // EDGE_SAMPLE, 1)]
-        sample = np.array(dataset.numeric[rows], dtype=np.float32)
-        model.bins.set_edges(quantile_edges(torch.from_numpy(sample), model.bins.bins))
+    set_bins(model, dataset.numeric, data.train.row)
     starts = {"late": data.late_share, "imputed": data.base_rates[1:]}
     # Of buckets the logits are those of a softmax, so that logit(p) is to be the logarithm of the share.
     starts |= {f"delay{number}": share / (1 + share) for number, share in enumerate(data.delay_shares)}

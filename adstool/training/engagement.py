@@ -162,10 +162,7 @@ def build_engagement(spec: InputSpec, plan: Plan, examples: Examples) -> Engagem
     torch.manual_seed(plan.loop.seed)
     model = EngagementModel(EngagementConfig(inputs=spec, **plan.model))
     train = examples.splits["train"]
-    if model.bins is not None:
-        step = max((train.stop - train.start) // EDGE_SAMPLE, 1)
-        sample = np.array(examples.numeric[train][::step], dtype=np.float32)
-        model.bins.set_edges(quantile_edges(torch.from_numpy(sample), model.bins.bins))
+    set_bins(model, examples.numeric, np.arange(train.start, train.stop))
     rates = torch.from_numpy(base_rates(examples, train))
     with torch.no_grad():
         model.heads.bias.copy_(torch.logit(rates))
@@ -173,6 +170,13 @@ def build_engagement(spec: InputSpec, plan: Plan, examples: Examples) -> Engagem
             seen = torch.from_numpy(np.asarray(examples.labels[train])[:, model.amounts.columns])
             model.amounts.start_from(seen)
     return model
+
+
+def set_bins(model: EngagementModel, numeric: np.ndarray, rows: Rows) -> None:
+    """Put the edges of the model's bins at the quantiles of a sample of these rows of numeric [N, M]."""
+    if model.bins is not None:
+        sample = np.array(numeric[rows[:: max(len(rows) // EDGE_SAMPLE, 1)]], dtype=np.float32)
+        model.bins.set_edges(quantile_edges(torch.from_numpy(sample), model.bins.bins))
 
 
 def train_engagement(

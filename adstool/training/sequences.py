@@ -9,8 +9,9 @@ from torch import Tensor
 from adstool.features.engagements import NEAREST_INPUTS
 from adstool.models.inputs import Batch
 from adstool.models.sequences import SequenceConfig
+from adstool.training.predict import HISTORY
 
-HISTORY_INPUTS = ("history_item", "history_category", "history_action", "history_age", "history_content")
+HISTORY_INPUTS = (*HISTORY, "history_content")
 
 
 def mask_time(config: SequenceConfig, batch: Batch, rng: np.random.Generator) -> None:
