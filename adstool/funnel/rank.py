@@ -11,19 +11,17 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from adstool.config import Settings
-from adstool.errors import AdstoolError
 from adstool.features.items import NO_TIME
 from adstool.features.state import RequestContext, ServingState, microseconds
 from adstool.funnel.ann import best
-from adstool.funnel.index import Index, index_as_of, load_index
+from adstool.funnel.index import Index, index_as_of
+from adstool.funnel.loaded import Loaded, Refusals, load
 from adstool.funnel.log import FunnelLog
 from adstool.funnel.request import Request
 from adstool.funnel.slate import Ranked, log_stages, slate_of
 from adstool.funnel.sources import Asked, retrieve
 from adstool.funnel.utility import Value, bids_of
 from adstool.marketplace.auction import exposure_curve, run_auction
-from adstool.progress import log
-from adstool.serving.scorer import Scorer, TowerScorer, share_encoders
 from adstool.workspace import Workspace
 
 if TYPE_CHECKING:
@@ -65,16 +63,18 @@ class Ranker:
         self, ws: Workspace, settings: Settings, con: duckdb.DuckDBPyConnection | None = None
     ) -> None:
         self.ws, self.settings, self.con = ws, settings, con
-        index = load_index(ws.require_run("index", "index"))
-        self.towers = {model: self._tower(model, run) for model, run in index.runs.items()}
-        self.heavy = Scorer(ws.require_run("engagement", "train engagement"))
-        share_encoders(*self.towers.values(), self.heavy)
-        self.light_value = Value.of(settings, self.towers["lightweight"].outputs)
-        self.value = Value.of(settings, self.heavy.outputs)
         self.log = FunnelLog()
-        self._now = _Moment(index, settings)
-        self._then: tuple[int, _Moment] | None = None
+        self._refusals = Refusals()
+        self._use(load(ws))
         exposure_curve(settings.formats[0], 1)  # a wrong curve is said before the first request
+
+    def _use(self, loaded: Loaded) -> None:
+        self._loaded = loaded
+        self.towers, self.heavy = loaded.towers, loaded.heavy
+        self.light_value = Value.of(self.settings, self.towers["lightweight"].outputs)
+        self.value = Value.of(self.settings, self.heavy.outputs)
+        self._now = _Moment(loaded.index, self.settings)
+        self._then: tuple[int, _Moment] | None = None
 
     def __enter__(self) -> Ranker:
         return self
@@ -83,6 +83,48 @@ class Ranker:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         return None
+
+    def refresh(self) -> bool:
+        """Serve with the index and models that are in use now, if those changed; returns whether they did.
+
+        For the thread that ranks, between requests: without a change it costs a few stats of files. What is
+        new is loaded whole and answers requests before it replaces anything; where it cannot, this ranker
+        goes on as it is, with a warning. Candidates waiting for `flush` stay.
+        """
+        fresh = self.prepare()
+        if fresh is not None:
+            self.adopt(fresh)
+        return fresh is not None
+
+    def prepare(self) -> Ranker | None:
+        """A ranker of what is in use now, tried, for `adopt`; None without a change or when it is broken.
+
+        Changes nothing that ranks, so another thread may do it while this ranker serves.
+        """
+        if not self._loaded.stale() or not self._refusals.due(self._loaded):
+            return None
+        try:
+            fresh = Ranker(self.ws, self.settings, self.con)
+            fresh.check()
+        except Exception as error:  # whatever is wrong with what is new, the old serves on
+            self._refusals.add(self._loaded, error)
+            return None
+        return fresh
+
+    def adopt(self, fresh: Ranker) -> None:
+        """Go on with what `prepare` loaded; between requests."""
+        self._use(fresh._loaded)
+
+    def check(self) -> None:
+        """Rank for nobody and for somebody, and score an item, so that every file is read.
+
+        Raises whatever fails.
+        """
+        state = self.index.state
+        engaged = np.flatnonzero(np.diff(state.engagements.offsets))[:1].tolist()
+        for user in ["", *(str(state.users.column("user_id")[number].as_py()) for number in engaged)]:
+            ranked = self.stages(Request(user, None, None, None, "", 1))
+        self._heavy(state, ranked.ctx, np.array([self.index.corpus.first_row]))
 
     @property
     def index(self) -> Index:
@@ -181,15 +223,6 @@ class Ranker:
 
         with open_warehouse(self.ws, self.settings) as opened:
             return self.log.write(opened)
-
-    def _tower(self, model: str, run: str) -> TowerScorer:
-        folder = self.ws.models / model / run
-        if not folder.is_dir():
-            raise AdstoolError(f"The index was made with {model} {run}, which is gone.", "Run adstool index.")
-        current = self.ws.current_run(model)
-        if current is not None and current.name != run:
-            log.warning("The index is of %s %s; %s is newer: adstool index.", model, run, current.name)
-        return TowerScorer(folder)
 
     def _moment(self, at: datetime | None) -> _Moment:
         if at is None:
