@@ -177,5 +177,7 @@ def _show(context: typer.Context, answer: dict[str, Any]) -> None:
         )
     if "note" in answer:
         say(context, f"Note: {answer['note']}.")
+    for fallback in answer.get("fallbacks", ()):
+        say(context, f"{fallback['stage']} failed, served: {fallback['served']}. {fallback['reason']}")
     latency = ", ".join(f"{name} {show(ms)}" for name, ms in answer["latency_ms"].items())
     say(context, f"ms: {latency}")

@@ -59,7 +59,7 @@ def _rank(
 ) -> list[dict[str, Any]]:
     from adstool.funnel.rank import Ranker
 
-    ranker = Ranker(ws, settings, con)
+    ranker = Ranker(ws, settings, con, strict=True)
     found = []
     for user, surface, query, _ in users:
         slate = ranker.rank({"user_id": user, "surface": surface, "query": query}, k=SLATE, explain=True)

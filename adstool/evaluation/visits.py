@@ -68,7 +68,9 @@ def make_ranker(evaluation: Evaluation, **sizes: int) -> Ranker:
     evaluation.require_run("index", "index")
     evaluation.require_run("engagement", "train engagement")
     funnel = dataclasses.replace(evaluation.settings.funnel, **sizes)
-    return Ranker(evaluation.ws, dataclasses.replace(evaluation.settings, funnel=funnel), evaluation.con)
+    return Ranker(
+        evaluation.ws, dataclasses.replace(evaluation.settings, funnel=funnel), evaluation.con, strict=True
+    )
 
 
 class Past:

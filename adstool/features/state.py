@@ -167,6 +167,18 @@ class ServingState:
         summary = content_summary(self.engagements, places, self.items.content, self.spec.content_decay)[0]
         return RequestContext(user_id, moment, surface, query, user, user >= 0, start, end, summary)
 
+    def nobody(
+        self,
+        user_id: str,
+        ts: datetime | int | None = None,
+        surface: str | None = None,
+        query: str | None = None,
+    ) -> RequestContext:
+        """The same request as of a user of whom nothing is known; reads no file of the state."""
+        moment = self.as_of if ts is None else ts if isinstance(ts, int) else microseconds(ts)
+        content = np.zeros(self.items.content.shape[1], dtype=np.float32)
+        return RequestContext(user_id, moment, surface, query, -1, False, 0, 0, content)
+
     def inputs(
         self,
         encoder: FeatureEncoder,

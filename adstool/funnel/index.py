@@ -38,6 +38,7 @@ CHUNK = 8192  # items encoded at once
 TOWERS = {"retrieval": "two_tower", "lightweight": "lightweight"}  # model -> its file of vectors
 ANN = "ann.lance"
 SEQUENCE = "sequence"
+FORMAT = 1  # of what an index holds; raised when an older adstool could not read it
 
 
 @dataclass(frozen=True)
@@ -110,6 +111,7 @@ def build_index(
     known = int(np.abs(tables["sequence"]).any(axis=1).sum()) if users is not None else 0
     rows = {"clip": with_content, "semantic": len(SemanticIndex(corpus.codes)), "sequence": known}
     document = {
+        "format": FORMAT,
         "sources": {
             name: {
                 "rows": rows.get(name, len(corpus)),
@@ -230,8 +232,13 @@ def encode_corpus(state: ServingState, towers: dict[str, TowerScorer]) -> Corpus
 
 
 def load_index(run_dir: Path) -> Index:
-    """What `build_index` wrote, memory-mapped; raises AdstoolError when it is damaged."""
+    """What `build_index` wrote, memory-mapped; raises AdstoolError for one damaged or of a newer format."""
     document = read_json(run_dir / "index.json")
+    if isinstance(document, dict) and document.get("format", 0) not in range(FORMAT + 1):
+        raise AdstoolError(
+            f"{run_dir} has format {document['format']}, and this adstool reads formats up to {FORMAT}.",
+            "Update adstool, or make the index again: adstool index",
+        )
     state = ServingState.load(run_dir / "state")
     try:
         vectors = {name: np.load(run_dir / f"{name}.npy", mmap_mode="r") for name in TOWERS.values()}

@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Mapping
 from datetime import datetime
+from functools import partial
 from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
@@ -14,6 +15,7 @@ from adstool.config import Settings
 from adstool.features.items import NO_TIME
 from adstool.features.state import RequestContext, ServingState, microseconds
 from adstool.funnel.ann import best
+from adstool.funnel.fallback import Guard, Predicted, Warnings, predicted, unpredicted
 from adstool.funnel.index import Index, index_as_of
 from adstool.funnel.loaded import Loaded, Refusals, load
 from adstool.funnel.log import FunnelLog
@@ -22,10 +24,16 @@ from adstool.funnel.slate import Ranked, log_stages, slate_of
 from adstool.funnel.sources import Asked, retrieve
 from adstool.funnel.utility import Value, bids_of
 from adstool.marketplace.auction import exposure_curve, run_auction
+from adstool.serving.scorer import TowerScorer
 from adstool.workspace import Workspace
 
 if TYPE_CHECKING:
     import duckdb
+
+
+_NONE = np.zeros(0)
+STAGE_OF = {"retrieval": "two_tower", "lightweight": "lightweight"}  # what a tower's user vector is for
+INSTEAD_OF = {"retrieval": "the other sources", "lightweight": "the order of the sources"}
 
 
 class _Moment:
@@ -60,20 +68,27 @@ class Ranker:
     """
 
     def __init__(
-        self, ws: Workspace, settings: Settings, con: duckdb.DuckDBPyConnection | None = None
+        self,
+        ws: Workspace,
+        settings: Settings,
+        con: duckdb.DuckDBPyConnection | None = None,
+        *,
+        strict: bool = False,
     ) -> None:
-        self.ws, self.settings, self.con = ws, settings, con
+        """strict: a stage that fails raises; otherwise its fallback answers and the slate says so."""
+        self.ws, self.settings, self.con, self.strict = ws, settings, con, strict
         self.log = FunnelLog()
-        self._refusals = Refusals()
-        self._use(load(ws))
-        exposure_curve(settings.formats[0], 1)  # a wrong curve is said before the first request
+        self._refusals, self._warnings = Refusals(), Warnings()
+        loaded = load(ws)
+        self._use(loaded, _Moment(loaded.index, settings))
+        # What is wrong in the settings is said before the first request.
+        run_auction(_NONE, _NONE, exposure_curve(settings.formats[0], 1), rule=settings.auction.rule)
 
-    def _use(self, loaded: Loaded) -> None:
-        self._loaded = loaded
+    def _use(self, loaded: Loaded, now: _Moment) -> None:
+        self._loaded, self._now = loaded, now
         self.towers, self.heavy = loaded.towers, loaded.heavy
         self.light_value = Value.of(self.settings, self.towers["lightweight"].outputs)
         self.value = Value.of(self.settings, self.heavy.outputs)
-        self._now = _Moment(loaded.index, self.settings)
         self._then: tuple[int, _Moment] | None = None
 
     def __enter__(self) -> Ranker:
@@ -104,7 +119,7 @@ class Ranker:
         if not self._loaded.stale() or not self._refusals.due(self._loaded):
             return None
         try:
-            fresh = Ranker(self.ws, self.settings, self.con)
+            fresh = Ranker(self.ws, self.settings, self.con, strict=True)
             fresh.check()
         except Exception as error:  # whatever is wrong with what is new, the old serves on
             self._refusals.add(self._loaded, error)
@@ -113,18 +128,18 @@ class Ranker:
 
     def adopt(self, fresh: Ranker) -> None:
         """Go on with what `prepare` loaded; between requests."""
-        self._use(fresh._loaded)
+        self._use(fresh._loaded, fresh._now)
 
     def check(self) -> None:
         """Rank for nobody and for somebody, and score an item, so that every file is read.
 
-        Raises whatever fails.
+        A `strict` ranker raises whatever fails.
         """
         state = self.index.state
         engaged = np.flatnonzero(np.diff(state.engagements.offsets))[:1].tolist()
         for user in ["", *(str(state.users.column("user_id")[number].as_py()) for number in engaged)]:
             ranked = self.stages(Request(user, None, None, None, "", 1))
-        self._heavy(state, ranked.ctx, np.array([self.index.corpus.first_row]))
+        self._heavy(state, ranked.ctx, np.array([self.index.corpus.first_row]), None)
 
     @property
     def index(self) -> Index:
@@ -163,7 +178,8 @@ class Ranker:
         ranked = self.stages(parsed, at)
         index = self.index_at(at)
         log_stages(self.log, ranked, index)
-        return slate_of(ranked, index, self.heavy.outputs, self.heavy.typical, explain)
+        self._warnings.say(ranked.fallbacks)
+        return slate_of(ranked, index, self.heavy.typical, explain)
 
     def parse(self, request: Mapping[str, Any] | Request, k: int | None = None) -> Request:
         """The request, checked."""
@@ -173,38 +189,44 @@ class Ranker:
 
     def ask(self, request: Request, at: datetime | None = None) -> Asked:
         """What the candidate sources are told of a request."""
-        return self._ask(request, at)[0]
+        return self._ask(request, at, Guard(strict=True))[0]
 
     def stages(self, request: Request, at: datetime | None = None) -> Ranked:
         """Every stage's candidates and scores for one request; nothing is logged."""
         moment, settings = self._moment(at), self.settings.funnel
-        clock = _Clock()
-        asked, user = self._ask(request, at)
-        candidates = retrieve(asked, settings.retrieve)
+        clock, guard = _Clock(), Guard(self.strict)
+        asked, user = self._ask(request, at, guard)
+        candidates = retrieve(asked, settings.retrieve, guard)
         clock.lap("retrieval")
         bids = None if moment.bids is None else moment.bids[candidates.positions]
-        light = self._lightweight(user, moment.index, candidates.positions, bids)
-        kept = best(light, settings.lightweight)
+        light = self._light(user, moment.index, candidates.positions, bids, guard)
+        kept = best(light.score, settings.lightweight)
         clock.lap("lightweight")
         rows = candidates.positions[kept] + asked.first_row
-        probability, worth = self._heavy(asked.state, asked.ctx, rows)
         kept_bids = None if bids is None else bids[kept]
-        score = self.value.score(probability, kept_bids, worth)
+        heavy = guard.attempt(
+            "heavy",
+            lambda: self._heavy(asked.state, asked.ctx, rows, kept_bids),
+            "the lightweight ranker's order" if light.heads else "the order of the sources",
+        )
+        final = light.take(kept) if heavy is None else heavy
         clock.lap("heavy")
-        chosen, prices = self._auction(probability, worth, score, kept_bids, rows, request.k)
+        chosen, prices = self._auction(final, kept_bids, rows, request.k)
         clock.lap("auction")
         return Ranked(
             request,
             asked.ctx,
             candidates,
-            light,
+            light.score,
             kept,
-            probability,
-            worth,
-            score,
+            final.heads,
+            final.probability,
+            final.worth,
+            final.score,
             chosen,
             prices,
             kept_bids,
+            guard.fallbacks,
             clock.total(),
         )
 
@@ -246,19 +268,22 @@ class Ranker:
         with open_warehouse(self.ws, self.settings, read_only=True) as con:
             return build(con)
 
-    def _ask(self, request: Request, at: datetime | None) -> tuple[Asked, np.ndarray]:
-        """What the sources are told, and the user's vectors [1, H, d] of the lightweight ranker."""
+    def _ask(self, request: Request, at: datetime | None, guard: Guard) -> tuple[Asked, np.ndarray | None]:
+        """What the sources are told, and the user's vectors [1, H, d] of the lightweight ranker, if any."""
         moment = self._moment(at)
         state, first = moment.index.state, moment.index.corpus.first_row
         ts = request.ts if request.ts is not None else at
-        ctx = state.request(request.user_id, ts, request.surface, request.query)
-        vectors = self._users(state, ctx, first)
+        about = (request.user_id, ts, request.surface, request.query)
+        ctx = guard.attempt("user", lambda: state.request(*about), "as an unknown user")
+        ctx = state.nobody(*about) if ctx is None else ctx
+        vectors = self._users(state, ctx, first, guard)
+        towers = vectors.get("retrieval")
         asked = Asked(
             state=state,
             ctx=ctx,
             eligible=moment.eligible(ctx.ts),
             first_row=first,
-            user_vector=vectors["retrieval"][0, 0],
+            user_vector=None if towers is None else towers[0, 0],
             two_tower=moment.index.two_tower,
             clip=moment.index.clip,
             semantic=moment.index.semantic,
@@ -267,51 +292,76 @@ class Ranker:
             popularity=moment.popularity,
             created=moment.created,
         )
-        return asked, vectors["lightweight"]
+        return asked, vectors.get("lightweight")
 
-    def _users(self, state: ServingState, ctx: RequestContext, any_row: int) -> dict[str, np.ndarray]:
-        """The user's vectors [1, H, d] by tower; towers of equal features share the inputs."""
+    def _users(
+        self, state: ServingState, ctx: RequestContext, any_row: int, guard: Guard
+    ) -> dict[str, np.ndarray]:
+        """The user's vectors [1, H, d] by tower that has them; towers of equal features share the inputs."""
         made: dict[int, dict[str, np.ndarray]] = {}
-        vectors = {}
-        for model, tower in self.towers.items():
+
+        def vectors(tower: TowerScorer) -> np.ndarray:
             encoder = tower.encoder
             if id(encoder) not in made:
                 made[id(encoder)] = state.inputs(encoder, ctx, np.array([any_row]))
-            vectors[model] = tower.user(made[id(encoder)])
-        return vectors
+            return tower.user(made[id(encoder)])
+
+        found = {
+            model: guard.attempt(STAGE_OF[model], partial(vectors, tower), INSTEAD_OF[model])
+            for model, tower in self.towers.items()
+        }
+        return {model: made for model, made in found.items() if made is not None}
+
+    def _light(
+        self,
+        user: np.ndarray | None,
+        index: Index,
+        positions: np.ndarray,
+        bids: np.ndarray | None,
+        guard: Guard,
+    ) -> Predicted:
+        light = None
+        if user is not None:
+            light = guard.attempt(
+                "lightweight",
+                lambda: self._lightweight(user, index, positions, bids),
+                INSTEAD_OF["lightweight"],
+            )
+        return unpredicted(len(positions)) if light is None else light
 
     def _lightweight(
         self, user: np.ndarray, index: Index, positions: np.ndarray, bids: np.ndarray | None
-    ) -> np.ndarray:
+    ) -> Predicted:
         tower = self.towers["lightweight"]
         vectors = index.corpus.lightweight[positions].reshape(len(positions), *user.shape[1:])
-        return self.light_value.score(tower.probability(user, vectors), bids)
+        probability = tower.probability(user, vectors)
+        return predicted(self.light_value, tower.outputs, probability, probability, bids)
 
     def _heavy(
-        self, state: ServingState, ctx: RequestContext, rows: np.ndarray
-    ) -> tuple[np.ndarray, np.ndarray]:
-        if not len(rows):
-            nothing = np.zeros((0, len(self.heavy.outputs)))
-            return nothing, nothing
-        return self.heavy.predict_worth(state.inputs(self.heavy.encoder, ctx, rows, self.heavy.needs))
+        self, state: ServingState, ctx: RequestContext, rows: np.ndarray, bids: np.ndarray | None
+    ) -> Predicted:
+        heavy = self.heavy
+        if len(rows):
+            probability, worth = heavy.predict_worth(state.inputs(heavy.encoder, ctx, rows, heavy.needs))
+        else:
+            probability = worth = np.zeros((0, len(heavy.outputs)))
+        return predicted(self.value, heavy.outputs, probability, worth, bids)
 
     def _auction(
-        self,
-        probability: np.ndarray,
-        worth: np.ndarray,
-        score: np.ndarray,
-        bids: np.ndarray | None,
-        rows: np.ndarray,
-        k: int,
+        self, final: Predicted, bids: np.ndarray | None, rows: np.ndarray, k: int
     ) -> tuple[np.ndarray, np.ndarray | None]:
+        auction, value = self.settings.auction, final.value
         if bids is None:
-            return best(score, k), None
-        auction = self.settings.auction
+            return best(final.score, k), None
+        if value is None:  # nobody knows how probable a click is: in order, at the lowest price
+            allowed = np.flatnonzero(bids >= auction.reserve)
+            chosen = allowed[best(final.score[allowed], k)]
+            return chosen, np.full(len(chosen), auction.reserve)
         result = run_auction(
             bids,
-            probability[:, self.value.click],
+            final.probability[:, value.click],
             exposure_curve(self.settings.formats[0], k),
-            bonus=self.value.utility_weight * self.value.utility(worth),
+            bonus=value.utility_weight * value.utility(final.worth),
             rule=auction.rule,
             reserve=auction.reserve,
             tie_break=rows,

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
 from typing import Any
 
 import numpy as np
@@ -11,6 +11,7 @@ import numpy as np
 from adstool.features.state import RequestContext
 from adstool.funnel.ann import best
 from adstool.funnel.explain import Reasons
+from adstool.funnel.fallback import Fallback
 from adstool.funnel.index import Index
 from adstool.funnel.log import FunnelLog, Sold, StageRows
 from adstool.funnel.request import Request
@@ -26,12 +27,14 @@ class Ranked:
     candidates: Candidates
     light: np.ndarray  # float64 [m], the lightweight ranker's score of every candidate
     kept: np.ndarray  # int64 [n], indices of the candidates it kept, best first
+    heads: tuple[str, ...]  # A names of the columns of what follows
     probability: np.ndarray  # float64 [n, A], the heavy ranker's calibrated predictions for those
     worth: np.ndarray  # float64 [n, A], what the utility weighs: see Scorer.predict_worth
     score: np.ndarray  # float64 [n], what they are worth
     chosen: np.ndarray  # int64 [slots], indices into `kept`, first slot first
     prices: np.ndarray | None  # float64 [slots], a click; None for a corpus without bids
     bids: np.ndarray | None  # float64 [n]; None for a corpus without bids
+    fallbacks: list[Fallback]  # stages that failed, and what stands here instead of theirs
     latency_ms: dict[str, float]
 
     def rows(self, index: Index) -> np.ndarray:
@@ -40,7 +43,10 @@ class Ranked:
 
 
 def log_stages(log: FunnelLog, ranked: Ranked, index: Index) -> None:
-    """Put every candidate of every stage, and the slots sold, into the log."""
+    """Put every candidate of every stage, and the slots sold, into the log.
+
+    A stage that failed has no rows: what stood in for it is not what it would have said.
+    """
     found, rows = ranked.candidates, ranked.rows(index)
     order = best(ranked.light, len(ranked.light))
     in_kept = np.zeros(len(rows), dtype=bool)
@@ -56,27 +62,25 @@ def log_stages(log: FunnelLog, ranked: Ranked, index: Index) -> None:
         StageRows("heavy", rows[kept], found.source[kept], ranked.score[heavy], in_slate[heavy]),
         StageRows("auction", rows[shown], found.source[shown], scores, np.ones(len(shown), dtype=bool)),
     )
+    failed = {fallback.stage for fallback in ranked.fallbacks}
+    said = tuple(one for one in stages if one.stage not in failed)
     sold = None
     if ranked.prices is not None and ranked.bids is not None:
         sold = Sold(rows[shown], ranked.bids[ranked.chosen], scores, ranked.prices)
     request, ctx = ranked.request, ranked.ctx
-    log.add(
-        request.request_id, ctx.ts, ctx.user_id, ctx.surface, index.state.items, found.names, stages, sold
-    )
+    log.add(request.request_id, ctx.ts, ctx.user_id, ctx.surface, index.state.items, found.names, said, sold)
 
 
-def slate_of(
-    ranked: Ranked, index: Index, heads: Sequence[str], typical: Mapping[str, float], explain: bool
-) -> dict[str, Any]:
-    """The slate line; `heads` name the columns of the predictions, `typical` the amount that counts as one of
-    those that are counted or timed. A note says what was out of the ordinary.
+def slate_of(ranked: Ranked, index: Index, typical: Mapping[str, float], explain: bool) -> dict[str, Any]:
+    """The slate line; `typical`: the amount that counts as one of the actions that are counted or timed. A
+    note says what was out of the ordinary, `fallbacks` which stages failed, why, and what was served instead.
 
     explain: with the title of every item and the reasons for it, and the counts of every stage.
     """
     slate: dict[str, Any] = {
         "request_id": ranked.request.request_id,
         "user_id": ranked.request.user_id,
-        "ads": [_ad(ranked, index, heads, typical, slot) for slot in range(len(ranked.chosen))],
+        "ads": [_ad(ranked, index, typical, slot) for slot in range(len(ranked.chosen))],
         "latency_ms": {name: round(ms, 3) for name, ms in ranked.latency_ms.items()},
     }
     notes = []
@@ -86,23 +90,24 @@ def slate_of(
         notes.append(_why_empty(ranked))
     if notes:
         slate["note"] = "; ".join(notes)
+    if ranked.fallbacks:
+        slate["fallbacks"] = [asdict(fallback) for fallback in ranked.fallbacks]
     if explain:
         _explain(slate, ranked, index)
     return slate
 
 
-def _ad(
-    ranked: Ranked, index: Index, heads: Sequence[str], typical: Mapping[str, float], slot: int
-) -> dict[str, Any]:
+def _ad(ranked: Ranked, index: Index, typical: Mapping[str, float], slot: int) -> dict[str, Any]:
     place = int(ranked.chosen[slot])
     candidate = int(ranked.kept[place])
     row = int(ranked.rows(index)[candidate])
-    expected = dict(zip(heads, ranked.worth[place].tolist(), strict=True))
-    amounts = {name: expected[name] * one for name, one in typical.items()}
+    expected = dict(zip(ranked.heads, ranked.worth[place].tolist(), strict=True))
+    heavy = all(fallback.stage != "heavy" for fallback in ranked.fallbacks)
+    amounts = {name: expected[name] * one for name, one in typical.items()} if heavy else {}
     return {
         "ad_id": index.state.items.column("item_id")[row].as_py(),
         "score": float(ranked.score[place]),
-        "predictions": dict(zip(heads, ranked.probability[place].tolist(), strict=True)),
+        "predictions": dict(zip(ranked.heads, ranked.probability[place].tolist(), strict=True)),
         **({"amounts": amounts} if amounts else {}),
         "bid": None if ranked.bids is None else float(ranked.bids[place]),
         "price": None if ranked.prices is None else float(ranked.prices[slot]),

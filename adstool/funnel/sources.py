@@ -8,18 +8,21 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 
 from adstool.features.items import NO_TIME
 from adstool.features.state import RequestContext, ServingState
 from adstool.funnel.ann import VectorIndex, best
+from adstool.funnel.fallback import Guard
 from adstool.funnel.semantic import SemanticIndex
 from adstool.funnel.sequence import SequenceIndex
 
 NEIGHBOURS_OF = 5  # last engaged items whose neighbours are looked for
 PREFIXES_OF = 50  # last engaged items whose semantic ids are looked for
 FILLER = "two_tower"  # fills what the other sources leave empty
+SPARE = "popular"  # fills it where a source failed
 FRESH_DAYS = 7.0
 RECENT_LIFT = 0.5  # of a category's weight, per unit of ln(1 + recent engagement)
 QUERY_SHARE = 0.25  # of the wants of a request with a query; what is wanted later counts too
@@ -172,25 +175,38 @@ class Candidates:
         return len(self.positions)
 
 
-def retrieve(asked: Asked, total: int) -> Candidates:
-    """At most `total` distinct candidates: an equal share from every source, the rest from the two towers."""
+def retrieve(asked: Asked, total: int, guard: Guard | None = None) -> Candidates:
+    """At most `total` distinct candidates: an equal share from every source, the rest from the two towers.
+
+    guard: a source that fails brings nothing, and popular items fill the two towers' place; without one it
+    raises.
+    """
+    guard = guard or Guard(strict=True)
     sources = sources_with(asked.sequence)
     share = max(total // len(sources), 1)
     depth = {name: total if name == FILLER else share for name in sources}
-    return merge({name: source(asked, depth[name]) for name, source in sources.items()}, share, total)
+    found = {}
+    for name, source in sources.items():
+        brought = guard.attempt(name, partial(source, asked, depth[name]), "the other sources")
+        found[name] = Found.nothing() if brought is None else brought
+    if len(found[FILLER].positions) or not guard.fallbacks:
+        return merge(found, share, total)
+    # The order of popularity was made when the index was loaded, so nothing is left that could fail.
+    found[SPARE] = popular(asked, total)
+    return merge(found, share, total, SPARE)
 
 
-def merge(found: Mapping[str, Found], share: int, total: int) -> Candidates:
-    """The first `share` of every source, one entry an item, then more of the filling source up to `total`."""
+def merge(found: Mapping[str, Found], share: int, total: int, filler: str = FILLER) -> Candidates:
+    """The first `share` of every source, one entry an item, then more of `filler` up to `total`."""
     names = tuple(found)
     taken = {name: min(share, len(result.positions)) for name, result in found.items()}
     merged = _distinct(found, taken, names, total)
-    if FILLER in found and len(merged) < total:
+    if filler in found and len(merged) < total:
         # Down the filler's list to where enough items have come that no source had brought.
-        new = np.flatnonzero(~np.isin(found[FILLER].positions, merged.positions))
+        new = np.flatnonzero(~np.isin(found[filler].positions, merged.positions))
         missing = total - len(merged)
         if len(new):
-            taken[FILLER] = int(new[min(missing, len(new)) - 1]) + 1
+            taken[filler] = int(new[min(missing, len(new)) - 1]) + 1
             merged = _distinct(found, taken, names, total)
     return merged
 

@@ -7,6 +7,7 @@ import shutil
 import pytest
 
 from adstool.config import Settings
+from adstool.errors import AdstoolError
 from adstool.funnel import loaded
 from adstool.funnel.rank import Ranker
 from adstool.serving.quantization import quantize_run
@@ -117,3 +118,16 @@ def test_a_model_of_other_features_waits_for_its_index(
     assert not ranker.refresh()
     assert "different features" in caplog.text
     assert clicks(ranker)
+
+
+def test_an_index_of_a_newer_adstool_is_not_taken(
+    shop_copy: Workspace, settings: Settings, caplog: pytest.LogCaptureFixture
+) -> None:
+    ranker = Ranker(shop_copy, settings)
+    path = shop_copy.models / "index" / new_run(shop_copy, "index") / "index.json"
+    write_json(path, {**read_json(path), "format": 99})
+    assert not ranker.refresh()
+    assert "has format 99" in caplog.text
+    assert clicks(ranker)
+    with pytest.raises(AdstoolError, match="format 99"):
+        Ranker(shop_copy, settings)
