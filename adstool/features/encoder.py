@@ -102,6 +102,7 @@ class FeatureEncoder:
         self.mean = np.asarray(mean, dtype=np.float64)
         self.std = np.asarray(std, dtype=np.float64)
         self.content_dim = content_dim
+        self.digest = ""  # of the files it was loaded from: encoders of equal digests give equal codes
 
     @property
     def categorical_columns(self) -> list[Column]:
@@ -209,9 +210,20 @@ class FeatureEncoder:
             }
             mean = np.asarray([entry["mean"] for entry in numeric])
             std = np.asarray([entry["std"] for entry in numeric])
-            return cls(spec, vocabularies, document["priors"], mean, std, int(document["content_dim"]))
+            encoder = cls(spec, vocabularies, document["priors"], mean, std, int(document["content_dim"]))
+            encoder.digest = feature_digest(directory)
+            return encoder
         except (KeyError, TypeError, ValueError, OSError, pa.ArrowInvalid) as error:
             raise AdstoolError(f"{path} cannot be used: {error}", "Train the model again.") from None
+
+
+def feature_digest(directory: Path) -> str:
+    """A hash of the files that `FeatureEncoder.save` wrote."""
+    digest = hashlib.blake2b(digest_size=16)
+    for path in [directory / "features.json", *sorted((directory / "vocabularies").glob("*.parquet"))]:
+        digest.update(path.name.encode())
+        digest.update(path.read_bytes())
+    return digest.hexdigest()
 
 
 def item_values(items: ItemTable, name: str) -> pa.Array:

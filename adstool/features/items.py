@@ -46,6 +46,7 @@ class ItemTable:
             )
         self.table = table.combine_chunks()
         self.content = content
+        self._folder: Path | None = None  # where `save` has written the words too
         self._arrays: dict[str, np.ndarray] = {}
 
     def __len__(self) -> int:
@@ -54,6 +55,8 @@ class ItemTable:
     def column(self, name: str) -> pa.Array:
         """A raw column as one Arrow array; raises KeyError for an unknown name."""
         chunked = self.table.column(name)
+        if chunked.num_chunks == 1:
+            return chunked.chunk(0)  # as it is: joining copies the whole column
         return pa.concat_arrays(chunked.chunks) if chunked.num_chunks else pa.array([], type=chunked.type)
 
     @cached_property
@@ -130,12 +133,16 @@ class ItemTable:
     @cached_property
     def title_tokens(self) -> TokenIndex:
         """The words of every title, for the overlap with a query."""
-        return TokenIndex.of([self.column("title")])
+        return self._saved("title") or TokenIndex.of([self.column("title")])
 
     @cached_property
     def text_tokens(self) -> TokenIndex:
         """The words of title, description and category."""
-        return TokenIndex.of([self.column(name) for name in ("title", "description", "category")])
+        columns = ("title", "description", "category")
+        return self._saved("text") or TokenIndex.of([self.column(name) for name in columns])
+
+    def _saved(self, name: str) -> TokenIndex | None:
+        return TokenIndex.load(self._folder, name, len(self)) if self._folder else None
 
     @cached_property
     def category_words(self) -> CategoryWords:
@@ -194,7 +201,8 @@ class ItemTable:
         return digest.hexdigest()
 
     def save(self, directory: Path) -> None:
-        """Write items.parquet and content.npy into `directory`, each whole or not at all."""
+        """Write items.parquet, content.npy and the words of the texts into `directory`, each file whole or
+        not at all."""
         directory.mkdir(parents=True, exist_ok=True)
         temporary = directory / f".items.{os.getpid()}.tmp"
         pq.write_table(self.table, temporary)
@@ -202,6 +210,8 @@ class ItemTable:
         with open(temporary, "wb") as handle:
             np.save(handle, np.asarray(self.content, dtype=np.float32))
         os.replace(temporary, directory / "content.npy")
+        self.title_tokens.save(directory, "title")
+        self.text_tokens.save(directory, "text")
 
     @classmethod
     def load(cls, directory: Path) -> ItemTable:
@@ -211,7 +221,9 @@ class ItemTable:
             content = mapped(directory / "content.npy")
         except (OSError, ValueError, pa.ArrowInvalid) as error:
             raise AdstoolError(f"{directory} holds no whole item table: {error}", "Build it again.") from None
-        return cls(table, content)
+        items = cls(table, content)
+        items._folder = directory
+        return items
 
 
 def build_items(

@@ -35,10 +35,22 @@ def single_values(
         "item_age_hours": _elapsed(asked, items.times("created_at")[item_row], HOUR),
         "item_price": items.numbers("price")[item_row],
         "content_similarity": np.where(similarity == 0.0, np.nan, similarity),  # exactly 0: one has no vector
+        "query_tokens": lengths[query],
+        **_of_queries(items, item_row, queries, query),
+    }
+
+
+def _of_queries(
+    items: ItemTable, item_row: np.ndarray, queries: Sequence[tuple[str, ...]], query: np.ndarray
+) -> dict[str, np.ndarray]:
+    """How the items fit their queries; the words of the catalogue are only looked at where there is one."""
+    if not any(queries):
+        unknown = np.full(len(query), np.nan, dtype=np.float32)
+        return dict.fromkeys(("query_title_overlap", "query_text_overlap", "query_category_fit"), unknown)
+    return {
         "query_title_overlap": items.title_tokens.overlap(queries, query, item_row),
         "query_text_overlap": items.text_tokens.overlap(queries, query, item_row),
         "query_category_fit": items.category_words.fit(queries, query, items.categories[0][item_row]),
-        "query_tokens": lengths[query],
     }
 
 

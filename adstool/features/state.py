@@ -6,6 +6,7 @@ entity, and ends in the same `finish`; so a logged request gets the inputs that 
 
 from __future__ import annotations
 
+import os
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from functools import cached_property
@@ -72,6 +73,22 @@ class _Codes:
     category: np.ndarray
     last_category: np.ndarray
 
+    def save(self, directory: Path, digest: str) -> None:
+        """Write codes-<digest>.npz into `directory`, whole or not at all."""
+        temporary = directory / f".codes-{digest}.tmp"
+        with open(temporary, "wb") as handle:
+            np.savez(handle, **vars(self))
+        os.replace(temporary, directory / f"codes-{digest}.npz")
+
+    @classmethod
+    def load(cls, directory: Path, digest: str) -> _Codes | None:
+        """What `save` wrote for the encoder of this digest; None when it wrote nothing."""
+        path = directory / f"codes-{digest}.npz"
+        if not path.is_file():
+            return None
+        with np.load(path) as arrays:
+            return cls(**arrays)
+
 
 class ServingState:
     """Counters, histories, users and items as of one moment; see `build`, `request` and `inputs`."""
@@ -99,6 +116,7 @@ class ServingState:
         self.interests = interests
         self.as_of = counters.as_of  # microseconds UTC: every event strictly before it is known
         self._codes: dict[FeatureEncoder, _Codes] = {}
+        self._folder: Path | None = None  # where `save` has written codes too
         self._ranked = items.of_type(spec.corpus)
 
     @classmethod
@@ -126,13 +144,16 @@ class ServingState:
 
     def save(self, directory: Path) -> None:
         """Write the state into `directory`: .npy files, users.parquet, the item table and state.json, written
-        last."""
+        last. Codes of the encoders that were used are kept too, so that `load` need not make them again."""
         directory.mkdir(parents=True, exist_ok=True)
         self.items.save(directory)
         self.users.save(directory)
         self.engagements.save(directory)
         self.interests.save(directory)
         self.counters.save(directory)
+        for encoder, codes in self._codes.items():
+            if encoder.digest:
+                codes.save(directory, encoder.digest)
         write_json(directory / "state.json", {"spec": self.spec.to_json(), **self.counters.facts()})
 
     @classmethod
@@ -145,7 +166,9 @@ class ServingState:
         except (KeyError, TypeError, ValueError, OSError) as error:
             raise AdstoolError(f"{directory} holds no whole state: {error}", "Run adstool index.") from None
         users, engagements = UserTable.load(directory), Engagements.load(directory)
-        return cls(spec, items, users, engagements, counters, UserInterests.load(directory))
+        state = cls(spec, items, users, engagements, counters, UserInterests.load(directory))
+        state._folder = directory
+        return state
 
     def request(
         self,
@@ -250,7 +273,10 @@ class ServingState:
                     "The model and the index were made with different features.",
                     "Run adstool index, or adstool run, which does what is stale.",
                 )
-            self._codes[encoder] = _Codes(encoder.item_codes(self.items), *encoder.history_codes(self.items))
+            saved = _Codes.load(self._folder, encoder.digest) if self._folder and encoder.digest else None
+            self._codes[encoder] = saved or _Codes(
+                encoder.item_codes(self.items), *encoder.history_codes(self.items)
+            )
         return self._codes[encoder]
 
     def _history(self, codes: _Codes, ctx: RequestContext) -> dict[str, np.ndarray]:

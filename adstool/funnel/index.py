@@ -97,8 +97,8 @@ def build_index(
     ids = load_semantic_ids(ws, spec.semantic)
     items = build_items(con, feature_vectors(ws, settings), ids, feature_knowledge(ws, settings))
     state = ServingState.build(con, ws, settings, spec, items)
-    state.save(run_dir / "state")
     corpus = encode_corpus(state, towers)
+    state.save(run_dir / "state")  # after encoding, so that the codes of the items are kept with it
     for model, name in TOWERS.items():
         _save(run_dir / f"{name}.npy", corpus.two_tower if model == "retrieval" else corpus.lightweight)
     tables = {"two_tower": corpus.two_tower, "clip": corpus.content}

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+import itertools
 from dataclasses import dataclass
-from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -93,55 +93,63 @@ class FunnelLog:
         return int(funnel.num_rows)
 
     def _funnel(self) -> pa.Table:
-        parts = []
-        for entry in self._entries:
-            for stage in entry.stages:
-                count = len(stage.rows)
-                source = pa.DictionaryArray.from_arrays(pa.array(stage.source), pa.array(entry.names))
-                columns = _common(entry, count) | {
-                    "surface": pa.array([entry.surface], pa.string()).take(_zeros(count)),
-                    "item_id": entry.items.column("item_id").take(pa.array(stage.rows)),
-                    "stage": _same(stage.stage, count),
-                    "source": source.cast(pa.string()),
-                    "score": pa.array(np.asarray(stage.score, dtype=np.float64)),
-                    "rank": pa.array(np.arange(1, count + 1, dtype=np.int32)),
-                    "kept": pa.array(np.asarray(stage.kept, dtype=bool)),
-                }
-                parts.append(pa.table(columns))
-        return pa.concat_tables(parts)
+        """The rows of `funnel`: names as numbers into the few there are, every column made at once."""
+        stages = [(entry, stage) for entry in self._entries for stage in entry.stages]
+        counts = [len(stage.rows) for _, stage in stages]
+        names = sorted({name for entry in self._entries for name in entry.names})
+        places = {entry.names: np.array([names.index(n) for n in entry.names]) for entry in self._entries}
+        rows = [(entry.items, stage.rows) for entry, stage in stages]
+        source = np.concatenate([places[entry.names][stage.source] for entry, stage in stages])
+        columns = _common([entry for entry, _ in stages], counts) | {
+            "surface": _repeated([entry.surface for entry, _ in stages], counts),
+            "item_id": _ids(rows),
+            "stage": _repeated([stage.stage for _, stage in stages], counts),
+            "source": pa.DictionaryArray.from_arrays(pa.array(source, pa.int32()), pa.array(names)),
+            "score": pa.array(np.concatenate([stage.score for _, stage in stages]).astype(np.float64)),
+            "rank": pa.array(np.concatenate([np.arange(1, count + 1, dtype=np.int32) for count in counts])),
+            "kept": pa.array(np.concatenate([stage.kept for _, stage in stages])),
+        }
+        return pa.table(columns)
 
     def _auctions(self) -> pa.Table:
-        schema = [("request_id", pa.string()), ("ts", pa.timestamp("us")), ("user_id", pa.string())]
-        schema += [("item_id", pa.string()), ("slot", pa.int32())]
-        schema += [(name, pa.float64()) for name in ("bid", "score", "price")]
-        parts = [pa.schema(schema).empty_table()]
-        for entry in self._entries:
-            if entry.sold is None:
-                continue
-            count = len(entry.sold.rows)
-            columns = _common(entry, count) | {
-                "item_id": entry.items.column("item_id").take(pa.array(entry.sold.rows)),
-                "slot": pa.array(np.arange(1, count + 1, dtype=np.int32)),
-                "bid": pa.array(np.asarray(entry.sold.bids, dtype=np.float64)),
-                "score": pa.array(np.asarray(entry.sold.scores, dtype=np.float64)),
-                "price": pa.array(np.asarray(entry.sold.prices, dtype=np.float64)),
-            }
-            parts.append(pa.table(columns))
-        return pa.concat_tables(parts)
+        """The rows of `auctions`."""
+        sold = [(entry, entry.sold) for entry in self._entries if entry.sold is not None]
+        counts = [len(one.rows) for _, one in sold]
+        columns = _common([entry for entry, _ in sold], counts) | {
+            "item_id": _ids([(entry.items, one.rows) for entry, one in sold]),
+            "slot": pa.array(_joined([np.arange(1, count + 1) for count in counts]), pa.int32()),
+            "bid": pa.array(_joined([one.bids for _, one in sold]), pa.float64()),
+            "score": pa.array(_joined([one.scores for _, one in sold]), pa.float64()),
+            "price": pa.array(_joined([one.prices for _, one in sold]), pa.float64()),
+        }
+        return pa.table(columns)
 
 
-def _zeros(count: int) -> pa.Array:
-    return pa.array(np.zeros(count, dtype=np.int32))
-
-
-def _same(text: str, count: int) -> pa.Array:
-    return pa.array([text], pa.string()).take(_zeros(count))
-
-
-def _common(entry: _Entry, count: int) -> dict[str, pa.Array]:
-    moment = datetime.fromtimestamp(entry.ts / 1e6, UTC).replace(tzinfo=None)
+def _common(entries: list[_Entry], counts: list[int]) -> dict[str, pa.Array]:
+    moments = np.repeat(np.array([entry.ts for entry in entries], dtype=np.int64), counts)
     return {
-        "request_id": _same(entry.request_id, count),
-        "ts": pa.array([moment], pa.timestamp("us")).take(_zeros(count)),
-        "user_id": _same(entry.user_id, count),
+        "request_id": _repeated([entry.request_id for entry in entries], counts),
+        "ts": pa.array(moments, pa.timestamp("us")),
+        "user_id": _repeated([entry.user_id for entry in entries], counts),
     }
+
+
+def _repeated(texts: list[str | None], counts: list[int]) -> pa.DictionaryArray:
+    """Each text as often as its count says."""
+    encoded = pa.array(texts, pa.string()).dictionary_encode()
+    numbers = pa.array(np.repeat(np.arange(len(texts)), counts))
+    return pa.DictionaryArray.from_arrays(encoded.indices.take(numbers), encoded.dictionary)
+
+
+def _ids(parts: list[tuple[ItemTable, np.ndarray]]) -> pa.Array:
+    """The ids of these rows of item tables, looked up once a table where neighbours share it."""
+    found = [pa.array([], pa.string())]
+    for _, group in itertools.groupby(parts, key=lambda part: id(part[0])):
+        same = list(group)
+        rows = np.concatenate([rows for _, rows in same])
+        found.append(same[0][0].column("item_id").take(pa.array(rows, pa.int64())))
+    return pa.concat_arrays(found)
+
+
+def _joined(parts: list[np.ndarray]) -> np.ndarray:
+    return np.concatenate([np.zeros(0), *parts])

@@ -18,13 +18,12 @@ from typing import Any
 import numpy as np
 
 from adstool.funnel.ann import (
+    KINDS,
     ROUGH,
     AnnChoice,
     ExactIndex,
-    LanceIndex,
     VectorIndex,
     build_ann,
-    create_index,
     open_ann,
     store_vectors,
 )
@@ -101,9 +100,11 @@ def tune(vectors: np.ndarray, queries: np.ndarray, depth: int, folder: Path, min
     exact = _measure(AnnChoice(), ExactIndex(vectors), truth, queries, depth, 0.0)
     trials = [exact]
     try:
-        least = _least_time(vectors, queries, depth, folder)
-        if exact.p50_ms > least:
-            trials += _sweep(vectors, truth, queries, depth, folder, min_recall)
+        least = {kind: _least_time(kind, vectors, queries, depth, folder) for kind in ("ivf", "ivf_flat")}
+        kinds = [name for name in KINDS[1:] if exact.p50_ms > least["ivf" if name == "ivf" else "ivf_flat"]]
+        if kinds:
+            tried = [layout for layout in layouts(n) if layout[0] in kinds]
+            trials += _sweep(tried, vectors, truth, queries, depth, folder, min_recall)
             trials = _final(trials, vectors, queries, depth, folder, min_recall)
     finally:
         shutil.rmtree(folder, ignore_errors=True)
@@ -112,7 +113,7 @@ def tune(vectors: np.ndarray, queries: np.ndarray, depth: int, folder: Path, min
     best = min(enough, key=lambda trial: trial.p50_ms)
     if best.p50_ms >= WORTH * exact.p50_ms:
         best = exact
-    reason = _reason(best, exact, least, len(trials), n)
+    reason = _reason(best, exact, min(least.values()), len(trials), n)
     return Tuning(n, dim, depth, len(queries), min_recall, best.choice, reason, tuple(trials))
 
 
@@ -124,22 +125,26 @@ def _reason(best: Trial, exact: Trial, least: float, tried: int, rows: int) -> s
         )
     if tried == 1:
         return (
-            f"at {rows:,} items the exact product takes {exact.p50_ms:.2f} ms, and LanceDB {least:.2f} ms"
-            " to answer at all: no index can be faster"
+            f"at {rows:,} items the exact product takes {exact.p50_ms:.2f} ms, and an index {least:.2f} ms"
+            " to answer at all: none can be faster"
         )
     return f"no index that finds enough takes less than {WORTH:.0%} of the exact product's time"
 
 
-def _least_time(vectors: np.ndarray, queries: np.ndarray, depth: int, folder: Path) -> float:
-    """What LanceDB takes to return so many rows where there is nothing to search, in ms."""
+def _least_time(kind: str, vectors: np.ndarray, queries: np.ndarray, depth: int, folder: Path) -> float:
+    """What an index takes to return so many rows where there is nothing to search, in ms."""
     few = np.asarray(vectors[:depth])
-    choice = AnnChoice("ivf_flat")
-    store_vectors(few, folder, "least")
-    index = LanceIndex(choice, few, folder, "least")
+    choice = AnnChoice(kind, 1, 1)
+    if kind == "ivf":
+        build_ann(few, folder, "least", choice)
+    else:
+        store_vectors(few, folder, "least")
+    index = open_ann(choice, few, folder, "least")
     return _measure(choice, index, [few @ query for query in queries], queries, depth, 0.0).p50_ms
 
 
 def _sweep(
+    tried: list[tuple[str, int]],
     vectors: np.ndarray,
     truth: list[np.ndarray],
     queries: np.ndarray,
@@ -147,20 +152,20 @@ def _sweep(
     folder: Path,
     min_recall: float,
 ) -> Iterator[Trial]:
-    """Trials of every kind of index: for each, probes go up until enough is found."""
+    """Trials of these kinds and numbers of partitions: for each, probes go up until enough is found."""
     started = time.perf_counter()
     best = float("inf")
-    for kind, partitions in layouts(len(vectors)):
+    for kind, partitions in tried:
         begun = time.perf_counter()
         if begun - started > BUDGET_SECONDS:
             log.info("tuning: %s with %d partitions is not tried, time is up", kind, partitions)
             continue
         name = _table(AnnChoice(kind, partitions))
-        create_index(store_vectors(vectors, folder, name), AnnChoice(kind, partitions), vectors.shape[1])
+        build_ann(vectors, folder, name, AnnChoice(kind, partitions))
         built = time.perf_counter() - begun
         log.info("tuning: %s with %d partitions, built in %.1f s", kind, partitions, built)
         for choice in _probings(kind, partitions):
-            index = LanceIndex(choice, vectors, folder, name)
+            index = open_ann(choice, vectors, folder, name)
             trial = _measure(choice, index, truth, queries, depth, built)
             yield trial
             if trial.recall >= min_recall:
@@ -216,7 +221,8 @@ def layouts(rows: int) -> list[tuple[str, int]]:
     """Kinds and numbers of partitions that are tried for so many vectors, the likeliest first."""
     root = rows**0.5
     middle, fewer, more = (max(1, min(int(root * part), rows // PER_PARTITION)) for part in (1.0, 0.5, 2.0))
-    tried = [(kind, count) for count in (middle, fewer, more) for kind in ("ivf_flat", "ivf_sq")]
+    kinds = ("ivf", "ivf_flat", "ivf_sq")
+    tried = [(kind, count) for count in (middle, fewer, more) for kind in kinds]
     tried.append(("ivf_pq", middle))
     return list(dict.fromkeys(tried)) + ([("hnsw_sq", 1)] if rows <= MAX_HNSW else [])
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Mapping
 from functools import cached_property
 from pathlib import Path
@@ -12,7 +11,7 @@ import numpy as np
 import onnxruntime
 
 from adstool.errors import AdstoolError
-from adstool.features.encoder import FeatureEncoder
+from adstool.features.encoder import FeatureEncoder, feature_digest
 from adstool.features.engagements import NOTHING, SHARED_INPUTS, SequenceNeeds
 from adstool.training.calibration import GROUPS, Calibration
 from adstool.training.calibration import NAME as CALIBRATION
@@ -245,17 +244,9 @@ class TowerScorer(_Run):
 
 def share_encoders(*scorers: Scorer | TowerScorer) -> None:
     """Let scorers of runs with equal feature files hold one encoder, so that its codes are made once."""
-    known: dict[bytes, FeatureEncoder] = {}
+    known: dict[str, FeatureEncoder] = {}
     for scorer in scorers:
-        key = _feature_files(scorer.run_dir)
+        key = feature_digest(scorer.run_dir)
         if key not in known:
             known[key] = scorer.encoder
         scorer.encoder = known[key]
-
-
-def _feature_files(run_dir: Path) -> bytes:
-    digest = hashlib.blake2b()
-    for path in [run_dir / "features.json", *sorted((run_dir / "vocabularies").glob("*.parquet"))]:
-        digest.update(path.name.encode())
-        digest.update(path.read_bytes())
-    return digest.digest()

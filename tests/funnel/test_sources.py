@@ -11,7 +11,8 @@ from hypothesis import strategies as st
 
 from adstool.config import Action, Settings
 from adstool.funnel import ann
-from adstool.funnel.ann import AnnChoice, ExactIndex, LanceIndex, best, build_ann, open_ann
+from adstool.funnel.ann import AnnChoice, ExactIndex, best, build_ann, open_ann
+from adstool.funnel.ivf import IvfIndex
 from adstool.funnel.sources import FILLER, Found, merge
 from adstool.funnel.utility import Value, bids_of, paid_head
 
@@ -41,7 +42,7 @@ def test_exact_search_finds_the_largest_allowed_products(n: int, k: int, seed: i
     assert set(positions.tolist()) <= set(np.flatnonzero(allowed).tolist())
 
 
-def test_a_large_corpus_is_searched_through_lancedb(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_large_corpus_is_searched_by_clusters(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     random = np.random.default_rng(1)
     vectors = random.normal(size=(3000, 8)).astype(np.float32)
     vectors /= np.linalg.norm(vectors, axis=1, keepdims=True)
@@ -49,8 +50,8 @@ def test_a_large_corpus_is_searched_through_lancedb(tmp_path: Path, monkeypatch:
     choice = AnnChoice.usual(len(vectors))
     build_ann(vectors, tmp_path, "two_tower", choice)
     index = open_ann(choice, vectors, tmp_path, "two_tower")
-    assert choice.kind == "ivf_flat"
-    assert isinstance(index, LanceIndex)
+    assert choice.kind == "ivf"
+    assert isinstance(index, IvfIndex)
     allowed = random.random(3000) < 0.5
     for query in vectors[:5]:
         wanted, products = ExactIndex(vectors).search(query, 100, allowed)
