@@ -72,6 +72,12 @@ class TokenIndex:
         known = pq.read_table(words).column("word").to_pylist()
         return cls({word: n for n, word in enumerate(known)}, np.load(pairs, mmap_mode="r"), max(rows, 1))
 
+    def holding(self, word: str) -> np.ndarray:
+        """The rows that hold a word, rising, int64."""
+        number = self.words.get(word, -1)
+        low, high = np.searchsorted(self.pairs, [number * self.rows, (number + 1) * self.rows])
+        return np.asarray(self.pairs[low:high] - number * self.rows)
+
     def overlap(
         self, queries: Sequence[tuple[str, ...]], query: np.ndarray, item_row: np.ndarray
     ) -> np.ndarray:

@@ -11,7 +11,9 @@ from numpy.typing import NDArray
 from adstool.evaluation.bootstrap import Resampler
 from adstool.evaluation.context import Evaluation
 from adstool.evaluation.visits import Past, Wanted, cut, sample_requests
-from adstool.funnel.sources import Found, merge, sources_with
+from adstool.funnel.asked import Found
+from adstool.funnel.candidates import merge
+from adstool.funnel.sources import sources_of
 
 Array = NDArray[Any]
 DEPTHS = (10, 50, 100, 500)
@@ -31,7 +33,7 @@ def evaluate_retrieval(evaluation: Evaluation) -> dict[str, Any]:
     requests = sample_requests(evaluation)
     wanted = past.wanted(requests)
     found: list[dict[str, Found]] = []
-    sources = sources_with(past.index.sequence)
+    sources = sources_of(past.index)
     times: dict[str, list[float]] = {name: [] for name in sources}
     eligible = []
     for request in requests:

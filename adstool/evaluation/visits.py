@@ -13,10 +13,11 @@ from numpy.typing import NDArray
 
 from adstool.evaluation.context import Evaluation
 from adstool.features.state import ServingState, microseconds
+from adstool.funnel.asked import Asked
 from adstool.funnel.index import index_as_of, load_index
+from adstool.funnel.moment import Moment
 from adstool.funnel.rank import Ranker
 from adstool.funnel.request import Request
-from adstool.funnel.sources import Asked
 from adstool.serving.scorer import TowerScorer, share_encoders
 from adstool.warehouse import load_sql
 
@@ -95,30 +96,15 @@ class Past:
         )
         state, corpus = self.index.state, self.index.corpus
         self.rows = slice(corpus.first_row, corpus.first_row + len(corpus))
-        self.popularity = state.popularity()[self.rows]
         self.created = state.items.times("created_at")[self.rows]
+        self.moment = Moment(self.index, settings)
 
     def asked(self, request: Request) -> Asked:
         """What the sources are asked for this request."""
-        state, first = self.index.state, self.rows.start
+        state = self.index.state
         ctx = state.request(request.user_id, request.ts, request.surface, request.query)
-        eligible = np.zeros(len(self.index.corpus), dtype=bool)
-        eligible[state.eligible(ctx.ts) - first] = True
-        inputs = state.inputs(self.tower.encoder, ctx, np.array([first]))
-        return Asked(
-            state=state,
-            ctx=ctx,
-            eligible=eligible,
-            first_row=first,
-            user_vector=self.tower.user(inputs)[0, 0],
-            two_tower=self.index.two_tower,
-            clip=self.index.clip,
-            semantic=self.index.semantic,
-            sequence=self.index.sequence,
-            by_popularity=np.argsort(-self.popularity, kind="stable"),
-            popularity=self.popularity,
-            created=self.created,
-        )
+        inputs = state.inputs(self.tower.encoder, ctx, np.array([self.rows.start]))
+        return self.moment.asked(ctx, request.request_id, self.tower.user(inputs)[0, 0])
 
     def wanted(self, requests: list[Request]) -> list[Wanted]:
         """What the users of these requests engaged with after the cut, of what the index can rank."""

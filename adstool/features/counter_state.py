@@ -13,7 +13,7 @@ import numpy as np
 from adstool.features.counters import Raw, count_state, decay, hours_since
 from adstool.features.items import ItemTable, mapped
 from adstool.features.log import CodedLog, EntitySizes
-from adstool.features.spec import ENGAGED, Counter, FeatureSpec
+from adstool.features.spec import ENGAGED, IMPRESSION, Counter, FeatureSpec
 
 
 @dataclass(frozen=True)
@@ -103,11 +103,18 @@ class CounterTables:
 
     def popularity(self) -> np.ndarray:
         """Engagements of every item, decayed by the longest half life to `as_of`: float32 [items]."""
+        return self._of_items(ENGAGED)
+
+    def shown(self) -> np.ndarray:
+        """Impressions of every item, decayed by the longest half life to `as_of`: float32 [items]."""
+        return self._of_items(IMPRESSION)
+
+    def _of_items(self, signal: str) -> np.ndarray:
         result = np.zeros(len(self.items), dtype=np.float32)
         counter = self.spec.counter("item")
         if counter is not None:
             table = self.tables["item"]
-            result[np.asarray(table.entity)] = table.sums[:-1, self._engaged(counter, np.argmax)]
+            result[np.asarray(table.entity)] = table.sums[:-1, self._column(counter, signal, np.argmax)]
         return result
 
     def recent_categories(self, user: int, ts: int) -> np.ndarray:
@@ -118,15 +125,15 @@ class CounterTables:
             return found
         table, size = self.tables["user_category"], self.sizes.of("category")
         low, high = np.searchsorted(table.entity, [user * size, (user + 1) * size])
-        column = self._engaged(counter, np.argmin)
+        column = self._column(counter, ENGAGED, np.argmin)
         faded = decay(self.spec, counter, max(0, ts - self.as_of))[column]
         found[table.entity[low:high] - user * size] = table.sums[low:high, column] * faded
         return found
 
-    def _engaged(self, counter: Counter, choose: Callable[[Any], Any]) -> int:
-        """The column of a counter's sums for engagement, at the half life that `choose` picks."""
+    def _column(self, counter: Counter, signal: str, choose: Callable[[Any], Any]) -> int:
+        """The column of a counter's sums for a signal, at the half life that `choose` picks."""
         half_life = int(choose(self.spec.half_lives))
-        return half_life * len(counter.signals) + counter.signals.index(ENGAGED)
+        return half_life * len(counter.signals) + counter.signals.index(signal)
 
     def _find(self, counter: Counter, user: int, surface: str | None, item_rows: np.ndarray) -> np.ndarray:
         """Rows of the counter's arrays, int64 [n] ([1] when it is the user's own); -1, the empty row, if

@@ -34,6 +34,8 @@ from adstool.features.interests import UserInterests, within_category
 from adstool.features.items import NO_TIME, ItemTable
 from adstool.features.log import FOREVER, coded_log
 from adstool.features.nearest import Likeness, nearest_inputs, nearest_places
+from adstool.features.off_site import OffSite
+from adstool.features.query_vectors import QueryVectors
 from adstool.features.singles import hour_and_weekday, single_values
 from adstool.features.spec import FeatureSpec
 from adstool.features.users import UserTable
@@ -101,6 +103,8 @@ class ServingState:
         engagements: Engagements,
         counters: CounterTables,
         interests: UserInterests,
+        off_site: OffSite,
+        queries: QueryVectors,
     ) -> None:
         self.spec = spec
         self.items = items
@@ -114,6 +118,8 @@ class ServingState:
                 "Embed the items (adstool embed all) and run adstool index.",
             )
         self.interests = interests
+        self.off_site = off_site
+        self.queries = queries
         self.as_of = counters.as_of  # microseconds UTC: every event strictly before it is known
         self._codes: dict[FeatureEncoder, _Codes] = {}
         self._folder: Path | None = None  # where `save` has written codes too
@@ -138,9 +144,10 @@ class ServingState:
             now = log.last_ts + 1 if as_of is None else microseconds(as_of)
             counters = CounterTables.build(log, spec, items, now)
             engagements, users = log.engagements(), log.users
-        until = FOREVER if as_of is None else now
+            until = FOREVER if as_of is None else now
+            off_site, queries = OffSite.build(log, until), QueryVectors.build(log, until)
         interests = UserInterests.build(con, settings, users, items.categories[1], until)
-        return cls(spec, items, users, engagements, counters, interests)
+        return cls(spec, items, users, engagements, counters, interests, off_site, queries)
 
     def save(self, directory: Path) -> None:
         """Write the state into `directory`: .npy files, users.parquet, the item table and state.json, written
@@ -150,6 +157,8 @@ class ServingState:
         self.users.save(directory)
         self.engagements.save(directory)
         self.interests.save(directory)
+        self.off_site.save(directory)
+        self.queries.save(directory)
         self.counters.save(directory)
         for encoder, codes in self._codes.items():
             if encoder.digest:
@@ -166,7 +175,9 @@ class ServingState:
         except (KeyError, TypeError, ValueError, OSError) as error:
             raise AdstoolError(f"{directory} holds no whole state: {error}", "Run adstool index.") from None
         users, engagements = UserTable.load(directory), Engagements.load(directory)
-        state = cls(spec, items, users, engagements, counters, UserInterests.load(directory))
+        interests, off_site = UserInterests.load(directory), OffSite.load(directory)
+        queries = QueryVectors.load(directory)
+        state = cls(spec, items, users, engagements, counters, interests, off_site, queries)
         state._folder = directory
         return state
 
@@ -249,6 +260,11 @@ class ServingState:
     def popularity(self) -> np.ndarray:
         """Engagements of every item, decayed by the longest half life to `as_of`: float32 [items]."""
         return self.counters.popularity()
+
+    def outcomes(self) -> tuple[np.ndarray, np.ndarray]:
+        """Impressions and engagements of every item, decayed by the longest half life: float32 [items]
+        each."""
+        return self.counters.shown(), self.counters.popularity()
 
     def recent_categories(self, ctx: RequestContext) -> np.ndarray:
         """What the user engaged with by category, decayed to the request by the shortest half life: float32

@@ -109,7 +109,12 @@ def build_index(
     chosen = _build_searches(tables, run_dir, tuning)
     with_content = int((np.abs(corpus.content).max(axis=1) > 0).sum()) if len(corpus) else 0
     known = int(np.abs(tables["sequence"]).any(axis=1).sum()) if users is not None else 0
-    rows = {"clip": with_content, "semantic": len(SemanticIndex(corpus.codes)), "sequence": known}
+    rows = {
+        "clip": with_content,
+        "semantic": len(SemanticIndex(corpus.codes)),
+        "sequence": known,
+        "retargeting": int(np.isin(_advertisers(state), state.off_site.advertiser).sum()),
+    }
     document = {
         "format": FORMAT,
         "sources": {
@@ -118,7 +123,7 @@ def build_index(
                 "index": chosen[name].kind if name in chosen else "scan",
             }
             for name in SOURCES
-            if name != "sequence" or users is not None
+            if (name != "sequence" or users is not None) and (name != "retargeting" or len(state.off_site))
         },
         "search": {name: asdict(choice) for name, choice in chosen.items()},
         "tuning": tuning,
@@ -137,6 +142,10 @@ def build_index(
     elif with_content and not items.semantic:
         log.info("No item has a semantic id, so the source 'semantic' finds nothing: adstool train semantic.")
     return {**document, "seconds": round(time.perf_counter() - started, 2)}
+
+
+def _advertisers(state: ServingState) -> np.ndarray:
+    return np.asarray(state.items.advertisers[0][corpus_rows(state)])
 
 
 def _build_searches(

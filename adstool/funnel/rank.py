@@ -12,17 +12,18 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from adstool.config import Settings
-from adstool.features.items import NO_TIME
 from adstool.features.state import RequestContext, ServingState, microseconds
 from adstool.funnel.ann import best
+from adstool.funnel.asked import Asked
+from adstool.funnel.candidates import retrieve
 from adstool.funnel.fallback import Guard, Predicted, Warnings, predicted, unpredicted
 from adstool.funnel.index import Index, index_as_of
 from adstool.funnel.loaded import Loaded, Refusals, load
 from adstool.funnel.log import FunnelLog
+from adstool.funnel.moment import Moment
 from adstool.funnel.request import Request
 from adstool.funnel.slate import Ranked, log_stages, slate_of
-from adstool.funnel.sources import Asked, retrieve
-from adstool.funnel.utility import Value, bids_of
+from adstool.funnel.utility import Value
 from adstool.marketplace.auction import exposure_curve, run_auction
 from adstool.serving.scorer import TowerScorer
 from adstool.workspace import Workspace
@@ -34,28 +35,6 @@ if TYPE_CHECKING:
 _NONE = np.zeros(0)
 STAGE_OF = {"retrieval": "two_tower", "lightweight": "lightweight"}  # what a tower's user vector is for
 INSTEAD_OF = {"retrieval": "the other sources", "lightweight": "the order of the sources"}
-
-
-class _Moment:
-    """An index with what is computed once from it."""
-
-    def __init__(self, index: Index, settings: Settings) -> None:
-        self.index = index
-        state, first, n = index.state, index.corpus.first_row, len(index.corpus)
-        rows = slice(first, first + n)
-        self.created = state.items.times("created_at")[rows]
-        self.starts = state.items.times("starts_at")[rows]
-        self.ends = state.items.times("ends_at")[rows]
-        self.popularity = state.popularity()[rows]
-        self.by_popularity = np.argsort(-self.popularity, kind="stable")
-        priced = state.spec.corpus == "ad"
-        self.bids = bids_of(state.items.numbers("bid")[rows], settings.auction.reserve) if priced else None
-
-    def eligible(self, ts: int) -> np.ndarray:
-        """bool [n]: made by then, and its campaign runs; unknown times do not exclude."""
-        # NO_TIME lies before everything: an unknown start has passed, an unknown end must not count so.
-        running = (self.starts <= ts) & ((self.ends >= ts) | (self.ends == NO_TIME))
-        return np.asarray(running & (self.created <= ts))
 
 
 class Ranker:
@@ -80,16 +59,16 @@ class Ranker:
         self.log = FunnelLog()
         self._refusals, self._warnings = Refusals(), Warnings()
         loaded = load(ws)
-        self._use(loaded, _Moment(loaded.index, settings))
+        self._use(loaded, Moment(loaded.index, settings))
         # What is wrong in the settings is said before the first request.
         run_auction(_NONE, _NONE, exposure_curve(settings.formats[0], 1), rule=settings.auction.rule)
 
-    def _use(self, loaded: Loaded, now: _Moment) -> None:
+    def _use(self, loaded: Loaded, now: Moment) -> None:
         self._loaded, self._now = loaded, now
         self.towers, self.heavy = loaded.towers, loaded.heavy
         self.light_value = Value.of(self.settings, self.towers["lightweight"].outputs)
         self.value = Value.of(self.settings, self.heavy.outputs)
-        self._then: tuple[int, _Moment] | None = None
+        self._then: tuple[int, Moment] | None = None
 
     def __enter__(self) -> Ranker:
         return self
@@ -246,13 +225,13 @@ class Ranker:
         with open_warehouse(self.ws, self.settings) as opened:
             return self.log.write(opened)
 
-    def _moment(self, at: datetime | None) -> _Moment:
+    def _moment(self, at: datetime | None) -> Moment:
         if at is None:
             return self._now
         key = microseconds(at)
         if self._then is None or self._then[0] != key:
             past = index_as_of(self._now.index, lambda: self._state_at(at), self.towers)
-            self._then = (key, _Moment(past, self.settings))
+            self._then = (key, Moment(past, self.settings))
         return self._then[1]
 
     def _state_at(self, at: datetime) -> ServingState:
@@ -278,20 +257,7 @@ class Ranker:
         ctx = state.nobody(*about) if ctx is None else ctx
         vectors = self._users(state, ctx, first, guard)
         towers = vectors.get("retrieval")
-        asked = Asked(
-            state=state,
-            ctx=ctx,
-            eligible=moment.eligible(ctx.ts),
-            first_row=first,
-            user_vector=None if towers is None else towers[0, 0],
-            two_tower=moment.index.two_tower,
-            clip=moment.index.clip,
-            semantic=moment.index.semantic,
-            sequence=moment.index.sequence,
-            by_popularity=moment.by_popularity,
-            popularity=moment.popularity,
-            created=moment.created,
-        )
+        asked = moment.asked(ctx, request.request_id, None if towers is None else towers[0, 0])
         return asked, vectors.get("lightweight")
 
     def _users(

@@ -10,12 +10,12 @@ import numpy as np
 
 from adstool.features.state import RequestContext
 from adstool.funnel.ann import best
+from adstool.funnel.candidates import Candidates
 from adstool.funnel.explain import Reasons
 from adstool.funnel.fallback import Fallback
 from adstool.funnel.index import Index
 from adstool.funnel.log import FunnelLog, Sold, StageRows
 from adstool.funnel.request import Request
-from adstool.funnel.sources import Candidates
 
 
 @dataclass(frozen=True)
@@ -118,7 +118,9 @@ def _ad(ranked: Ranked, index: Index, typical: Mapping[str, float], slot: int) -
 def _explain(slate: dict[str, Any], ranked: Ranked, index: Index) -> None:
     reasons = Reasons(index.state, ranked.ctx)
     shown = ranked.rows(index)[ranked.kept[ranked.chosen]]
-    for ad, row in zip(slate["ads"], shown.tolist(), strict=True):
+    chosen = ranked.kept[ranked.chosen].tolist()
+    for ad, row, candidate in zip(slate["ads"], shown.tolist(), chosen, strict=True):
+        ad["sources"] = ranked.candidates.sources_of(candidate)
         ad["title"] = index.state.items.column("title")[row].as_py()
         ad["why"] = reasons.of(row, ad["source"])
     slate["funnel"] = {

@@ -152,7 +152,16 @@ def test_campaigns_end(built: Built, now: ServingState) -> None:
     items = type(built.items)(
         table.set_column(place, table.schema.field(place), [ends]), np.asarray(built.items.content)
     )
-    state = ServingState(now.spec, items, now.users, now.engagements, now.counters, now.interests)
+    state = ServingState(
+        now.spec,
+        items,
+        now.users,
+        now.engagements,
+        now.counters,
+        now.interests,
+        now.off_site,
+        now.queries,
+    )
     late = at(60 * 24 * 5)
     gone = set(now.eligible(late).tolist()) - set(state.eligible(late).tolist())
     assert {built.items.column("campaign_id")[row].as_py() for row in gone} == {"c1"}

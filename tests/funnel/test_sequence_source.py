@@ -16,11 +16,12 @@ from adstool.evaluation.context import Evaluation
 from adstool.evaluation.retrieval import evaluate_retrieval
 from adstool.features.item_codes import ItemCodes, code_sequence
 from adstool.funnel.ann import ExactIndex
+from adstool.funnel.candidates import retrieve
 from adstool.funnel.index import build_index, load_index
 from adstool.funnel.rank import Ranker
 from adstool.funnel.request import Request
 from adstool.funnel.sequence import SequenceIndex
-from adstool.funnel.sources import SOURCES, retrieve, sources_with
+from adstool.funnel.sources import SOURCES, sources_of
 from adstool.models.registry import load_model
 from adstool.models.user_sequence import UserSequence
 from adstool.pipeline import BY_NAME, Job, check_stage, record
@@ -125,7 +126,7 @@ def test_without_the_model_it_takes_no_share(shop: Workspace, settings: Settings
     assert asked.sequence is None
     assert len(SOURCES["sequence"](asked, 9).positions) == 0
     assert "sequence" not in retrieve(asked, 20).names
-    assert list(sources_with(None)) == [name for name in SOURCES if name != "sequence"]
+    assert list(sources_of(asked)) == [name for name in SOURCES if name != "sequence"]
     asked = ranker.ask(Request.parse({"user_id": "u1"}, 5))
     assert retrieve(asked, 20).names == tuple(SOURCES)
 

@@ -12,8 +12,9 @@ from hypothesis import strategies as st
 from adstool.config import Action, Settings
 from adstool.funnel import ann
 from adstool.funnel.ann import AnnChoice, ExactIndex, best, build_ann, open_ann
+from adstool.funnel.asked import Found
+from adstool.funnel.candidates import FILLER, merge
 from adstool.funnel.ivf import IvfIndex
-from adstool.funnel.sources import FILLER, Found, merge
 from adstool.funnel.utility import Value, bids_of, paid_head
 
 

@@ -1,0 +1,88 @@
+"""The sources' finds as one list of distinct candidates that remembers who found what."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import partial
+
+import numpy as np
+
+from adstool.funnel.asked import Asked, Found
+from adstool.funnel.fallback import Guard
+from adstool.funnel.sources import popular, sources_of
+
+FILLER = "two_tower"  # fills what the other sources leave empty
+SPARE = "popular"  # fills it where a source failed
+
+
+@dataclass(frozen=True)
+class Candidates:
+    """Distinct candidates: the source that found each at its best rank, that rank (from 1) and score."""
+
+    positions: np.ndarray  # int64 [m]
+    source: np.ndarray  # int8 [m], index into `names`
+    rank: np.ndarray  # int32 [m], within the source
+    score: np.ndarray  # float32 [m], of the source
+    by: np.ndarray  # int64 [m], the sum of 2^s over all the sources s that brought it
+    names: tuple[str, ...]
+    found: Mapping[str, Found]  # everything each source brought
+
+    def __len__(self) -> int:
+        return len(self.positions)
+
+    def sources_of(self, candidate: int) -> list[str]:
+        """The names of all sources that brought a candidate."""
+        return [name for place, name in enumerate(self.names) if int(self.by[candidate]) >> place & 1]
+
+
+def retrieve(asked: Asked, total: int, guard: Guard | None = None) -> Candidates:
+    """At most `total` distinct candidates: an equal share from every source, the rest from the two towers.
+
+    guard: a source that fails brings nothing, and popular items fill the two towers' place; without one it
+    raises.
+    """
+    guard = guard or Guard(strict=True)
+    sources = sources_of(asked)
+    share = max(total // len(sources), 1)
+    depth = {name: total if name == FILLER else share for name in sources}
+    found = {}
+    for name, source in sources.items():
+        brought = guard.attempt(name, partial(source, asked, depth[name]), "the other sources")
+        found[name] = Found.nothing() if brought is None else brought
+    if len(found[FILLER].positions) or not guard.fallbacks:
+        return merge(found, share, total)
+    # The order of popularity was made when the index was loaded, so nothing is left that could fail.
+    found[SPARE] = popular(asked, total)
+    return merge(found, share, total, SPARE)
+
+
+def merge(found: Mapping[str, Found], share: int, total: int, filler: str = FILLER) -> Candidates:
+    """The first `share` of every source, one entry an item, then more of `filler` up to `total`."""
+    names = tuple(found)
+    taken = {name: min(share, len(result.positions)) for name, result in found.items()}
+    merged = _distinct(found, taken, names, total)
+    if filler in found and len(merged) < total:
+        # Down the filler's list to where enough items have come that no source had brought.
+        new = np.flatnonzero(~np.isin(found[filler].positions, merged.positions))
+        missing = total - len(merged)
+        if len(new):
+            taken[filler] = int(new[min(missing, len(new)) - 1]) + 1
+            merged = _distinct(found, taken, names, total)
+    return merged
+
+
+def _distinct(
+    found: Mapping[str, Found], taken: Mapping[str, int], names: tuple[str, ...], total: int
+) -> Candidates:
+    positions = np.concatenate([found[name].positions[: taken[name]] for name in names])
+    scores = np.concatenate([found[name].scores[: taken[name]] for name in names])
+    source = np.repeat(np.arange(len(names), dtype=np.int8), [taken[name] for name in names])
+    rank = np.concatenate([np.arange(1, taken[name] + 1, dtype=np.int32) for name in names])
+    order = np.lexsort((source, rank))
+    _, first, place = np.unique(positions[order], return_index=True, return_inverse=True)
+    # A source brings an item once, so the sum of its sources' powers of two says which they are.
+    by = np.bincount(place, weights=np.exp2(source[order]), minlength=len(first)).astype(np.int64)
+    shown = np.argsort(first)[:total]
+    kept = order[first[shown]]
+    return Candidates(positions[kept], source[kept], rank[kept], scores[kept], by[shown], names, dict(found))

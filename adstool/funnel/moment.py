@@ -1,0 +1,59 @@
+"""An index at one moment, with what is computed once from it, and what its sources are told of a request."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from adstool.config import Settings
+from adstool.features.items import NO_TIME
+from adstool.features.state import RequestContext
+from adstool.funnel.asked import Asked
+from adstool.funnel.exploration import outcomes
+from adstool.funnel.index import Index
+from adstool.funnel.utility import bids_of
+
+
+class Moment:
+    """An index with what is computed once from it; arrays are over the positions of the corpus."""
+
+    def __init__(self, index: Index, settings: Settings) -> None:
+        self.index = index
+        state = index.state
+        rows = slice(index.corpus.first_row, index.corpus.first_row + len(index.corpus))
+        self.created = state.items.times("created_at")[rows]
+        self.starts = state.items.times("starts_at")[rows]
+        self.ends = state.items.times("ends_at")[rows]
+        self.popularity = state.popularity()[rows]
+        self.by_popularity = np.argsort(-self.popularity, kind="stable")
+        shown, engaged = (values[rows] for values in state.outcomes())
+        self.outcomes = outcomes(shown, engaged, state.items.categories[0][rows])
+        self.advertiser = state.items.advertisers[0][rows]
+        priced = state.spec.corpus == "ad"
+        self.bids = bids_of(state.items.numbers("bid")[rows], settings.auction.reserve) if priced else None
+
+    def eligible(self, ts: int) -> np.ndarray:
+        """bool [n]: made by then, and its campaign runs; unknown times do not exclude."""
+        # NO_TIME lies before everything: an unknown start has passed, an unknown end must not count so.
+        running = (self.starts <= ts) & ((self.ends >= ts) | (self.ends == NO_TIME))
+        return np.asarray(running & (self.created <= ts))
+
+    def asked(self, ctx: RequestContext, request_id: str, user_vector: np.ndarray | None) -> Asked:
+        """What the sources are told of a request; user_vector: of the retrieval tower, [d]."""
+        index = self.index
+        return Asked(
+            state=index.state,
+            ctx=ctx,
+            request_id=request_id,
+            eligible=self.eligible(ctx.ts),
+            first_row=index.corpus.first_row,
+            user_vector=user_vector,
+            two_tower=index.two_tower,
+            clip=index.clip,
+            semantic=index.semantic,
+            sequence=index.sequence,
+            by_popularity=self.by_popularity,
+            popularity=self.popularity,
+            created=self.created,
+            outcomes=self.outcomes,
+            advertiser=self.advertiser,
+        )
