@@ -8,13 +8,16 @@ from functools import cached_property
 
 import numpy as np
 
+from adstool.features.items import NO_TIME
 from adstool.features.state import RequestContext, ServingState
 from adstool.funnel.ann import VectorIndex
+from adstool.funnel.orders import Orders
 from adstool.funnel.semantic import SemanticIndex
 from adstool.funnel.sequence import SequenceIndex
 
 RECENT_LIFT = 0.5  # of a category's weight, per unit of ln(1 + recent engagement)
 QUERY_SHARE = 0.25  # of the wants of a request with a query; what is wanted later counts too
+FRESH_DAYS = 7.0
 DAY = 86_400_000_000  # microseconds
 
 
@@ -60,11 +63,10 @@ class Asked:
     clip: VectorIndex
     semantic: SemanticIndex
     sequence: SequenceIndex | None  # None: no users' vectors were trained
-    by_popularity: np.ndarray  # int64, positions by falling popularity
+    orders: Orders
     popularity: np.ndarray  # float32 [n]
     created: np.ndarray  # int64 [n], microseconds
     outcomes: Outcomes
-    advertiser: np.ndarray  # int32 [n], number of the advertiser, -1 for none
 
     @property
     def rows(self) -> slice:
@@ -84,6 +86,13 @@ class Asked:
         if intent is not None:
             wanted = (1.0 - QUERY_SHARE) * wanted + QUERY_SHARE * max(float(wanted.sum()), 0.0) * intent
         return np.asarray(wanted)
+
+
+def newness(created: np.ndarray, ts: int) -> np.ndarray:
+    """How new items made at these times (microseconds) are at `ts`: 1 at once, 1/e after FRESH_DAYS, 0 where
+    the time is not known."""
+    age = np.maximum((ts - created) / DAY, 0.0)
+    return np.where(created == NO_TIME, 0.0, np.exp(-age / FRESH_DAYS))
 
 
 Source = Callable[[Asked, int], Found]

@@ -9,8 +9,7 @@ import numpy as np
 from adstool.content.text import tokens
 from adstool.features.items import NO_TIME
 from adstool.features.state import RequestContext, ServingState
-from adstool.funnel.asked import DAY
-from adstool.funnel.sources import FRESH_DAYS
+from adstool.funnel.asked import DAY, FRESH_DAYS
 
 LIKE = 0.5  # cosine from which an item counts as looking like another
 RECENT = 50  # last engagements that reasons rest on

@@ -36,9 +36,7 @@ def exploration(asked: Asked, depth: int) -> Found:
     seed = int.from_bytes(hashlib.blake2b(asked.request_id.encode(), digest_size=8).digest(), "big")
     random = np.random.default_rng(seed)
     known = asked.outcomes
-    able = known.little[asked.eligible[known.little]]
-    if len(able) > DRAWN * depth:
-        able = able[random.choice(len(able), DRAWN * depth, replace=False)]
+    able = _drawn(known.little, DRAWN * depth, asked.eligible, random)
     usual, shown, engaged = known.usual[able], known.shown[able], known.engaged[able]
     engaged = np.minimum(engaged, shown)
     draws = random.beta(PRIOR * usual + engaged, PRIOR * (1.0 - usual) + shown - engaged)
@@ -47,3 +45,12 @@ def exploration(asked: Asked, depth: int) -> Found:
     scores = draws * (wanted[category] + max(float(wanted.mean()), 1e-9))
     chosen = best(scores, depth)
     return Found(able[chosen], scores[chosen].astype(np.float32))
+
+
+def _drawn(little: np.ndarray, k: int, eligible: np.ndarray, random: np.random.Generator) -> np.ndarray:
+    """About k eligible positions of these by chance, all of them where there are fewer."""
+    share = max(float(eligible.mean()), 1e-9)
+    tried = int(k / share) + 1
+    if tried < len(little):
+        little = little[random.choice(len(little), tried, replace=False)]
+    return np.asarray(little[eligible[little]][:k])

@@ -7,9 +7,10 @@ import numpy as np
 from adstool.config import Settings
 from adstool.features.items import NO_TIME
 from adstool.features.state import RequestContext
-from adstool.funnel.asked import Asked
+from adstool.funnel.asked import Asked, newness
 from adstool.funnel.exploration import outcomes
 from adstool.funnel.index import Index
+from adstool.funnel.orders import Orders
 from adstool.funnel.utility import bids_of
 
 
@@ -24,10 +25,12 @@ class Moment:
         self.starts = state.items.times("starts_at")[rows]
         self.ends = state.items.times("ends_at")[rows]
         self.popularity = state.popularity()[rows]
-        self.by_popularity = np.argsort(-self.popularity, kind="stable")
+        category, advertiser = state.items.categories[0][rows], state.items.advertisers[0][rows]
         shown, engaged = (values[rows] for values in state.outcomes())
-        self.outcomes = outcomes(shown, engaged, state.items.categories[0][rows])
-        self.advertiser = state.items.advertisers[0][rows]
+        self.outcomes = outcomes(shown, engaged, category)
+        within = state.popularity_within[rows]
+        new = newness(self.created, state.as_of)
+        self.orders = Orders.of(self.popularity, self.created, category, advertiser, within, new)
         priced = state.spec.corpus == "ad"
         self.bids = bids_of(state.items.numbers("bid")[rows], settings.auction.reserve) if priced else None
 
@@ -51,9 +54,8 @@ class Moment:
             clip=index.clip,
             semantic=index.semantic,
             sequence=index.sequence,
-            by_popularity=self.by_popularity,
+            orders=self.orders,
             popularity=self.popularity,
             created=self.created,
             outcomes=self.outcomes,
-            advertiser=self.advertiser,
         )

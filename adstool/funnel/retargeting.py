@@ -22,8 +22,12 @@ def retargeting(asked: Asked, depth: int) -> Found:
     seen, place = np.unique(advertisers, return_inverse=True)
     fresh = np.exp2(-(asked.ctx.ts - times) / (HALF_LIFE_DAYS * DAY))
     weight = np.bincount(place, weights=fresh)
-    able = np.flatnonzero(asked.eligible & np.isin(asked.advertiser, seen))
-    scores = weight[np.searchsorted(seen, asked.advertiser[able])]
+    shelves = asked.orders.by_advertiser
+    parts = [shelves.first(advertiser, depth, asked.eligible) for advertiser in seen.tolist()]
+    scores = np.repeat(weight, [len(part) for part in parts])
+    able = np.concatenate(parts)
+    order = np.argsort(able)
+    able, scores = able[order], scores[order]
     scores = scores * asked.state.popularity_within[asked.rows][able]
     chosen = best(scores, depth)
     return Found(able[chosen], scores[chosen].astype(np.float32))

@@ -9,18 +9,18 @@ from typing import Protocol
 
 import numpy as np
 
-from adstool.features.items import NO_TIME
 from adstool.features.state import ServingState
 from adstool.funnel.ann import best
-from adstool.funnel.asked import DAY, Asked, Found, Source
+from adstool.funnel.asked import DAY, FRESH_DAYS, Asked, Found, Source, newness
 from adstool.funnel.exploration import exploration
+from adstool.funnel.orders import first_allowed
 from adstool.funnel.query_text import query
 from adstool.funnel.retargeting import retargeting
 from adstool.funnel.sequence import SequenceIndex
 
 NEIGHBOURS_OF = 5  # last engaged items whose neighbours are looked for
 PREFIXES_OF = 50  # last engaged items whose semantic ids are looked for
-FRESH_DAYS = 7.0
+CATEGORIES = 64  # most wanted ones whose items are looked at
 
 
 def two_tower(asked: Asked, depth: int) -> Found:
@@ -51,10 +51,9 @@ def semantic(asked: Asked, depth: int) -> Found:
     """Items whose semantic ids begin like those of the items the user engaged with last, the longer the
     better; of equals the more popular first."""
     rows = asked.state.last_engaged(asked.ctx, PREFIXES_OF)
-    scores = asked.semantic.score(asked.state.items.codes[rows])
-    positions = np.flatnonzero(asked.eligible & (scores > 0))
-    order = np.lexsort((positions, -asked.popularity[positions], -scores[positions]))[:depth]
-    return Found(positions[order], scores[positions[order]])
+    positions, scores = asked.semantic.agreeing(asked.state.items.codes[rows], depth, asked.eligible)
+    order = np.lexsort((positions, -asked.popularity[positions], -scores))[:depth]
+    return Found(positions[order], scores[order])
 
 
 def sequence(asked: Asked, depth: int) -> Found:
@@ -66,18 +65,15 @@ def sequence(asked: Asked, depth: int) -> Found:
 
 def popular(asked: Asked, depth: int) -> Found:
     """Items with most engagement, old engagement counting less."""
-    allowed = asked.by_popularity[asked.eligible[asked.by_popularity]]
-    positions = allowed[:depth]
+    positions = first_allowed(asked.orders.popular, depth, asked.eligible)
     return Found(positions, asked.popularity[positions])
 
 
 def fresh(asked: Asked, depth: int) -> Found:
     """Items of the last week, newest first, so that what nobody knows yet gets a chance; scores are -days."""
-    known = np.flatnonzero(asked.eligible & (asked.created != NO_TIME))
-    age = (asked.ctx.ts - asked.created[known]) / DAY
-    new = np.flatnonzero(age < FRESH_DAYS)
-    chosen = new[best(-age[new], depth)]
-    return Found(known[chosen], -age[chosen].astype(np.float32))
+    ts = asked.ctx.ts
+    positions = asked.orders.made_between(ts - round(FRESH_DAYS * DAY), ts, depth, asked.eligible)
+    return Found(positions, (-(ts - asked.created[positions]) / DAY).astype(np.float32))
 
 
 def interests(asked: Asked, depth: int) -> Found:
@@ -85,13 +81,14 @@ def interests(asked: Asked, depth: int) -> Found:
 
     An item's score is its category's weight times its popularity within the category times how new it is.
     """
-    wanted = asked.wanted
-    category = asked.state.items.categories[0][asked.rows]
-    able = np.flatnonzero(asked.eligible & (category >= 0))
-    able = able[wanted[category[able]] > 0]
-    age = np.maximum((asked.ctx.ts - asked.created[able]) / DAY, 0.0)
-    new = np.where(asked.created[able] == NO_TIME, 0.0, np.exp(-age / FRESH_DAYS))
-    scores = wanted[category[able]] * asked.state.popularity_within[asked.rows][able] * (1.0 + new)
+    wanted, within = asked.wanted, asked.state.popularity_within[asked.rows]
+    shelves = asked.orders.by_category
+    # Newness has changed the order within a category a little since the index was made: more are looked at.
+    best_first = np.argsort(-wanted[: len(shelves.starts) - 1], kind="stable")[:CATEGORIES]
+    parts = [shelves.first(c, 2 * depth, asked.eligible) for c in best_first.tolist() if wanted[c] > 0]
+    able = np.sort(np.concatenate([np.zeros(0, dtype=np.int64), *parts]))
+    category = asked.state.items.categories[0][asked.rows][able]
+    scores = wanted[category] * within[able] * (1.0 + newness(asked.created[able], asked.ctx.ts))
     chosen = best(scores, depth)
     return Found(able[chosen], scores[chosen].astype(np.float32))
 

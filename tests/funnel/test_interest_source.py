@@ -8,10 +8,10 @@ import numpy as np
 import pytest
 
 from adstool.config import Settings
-from adstool.funnel.asked import DAY, QUERY_SHARE, RECENT_LIFT, Asked
+from adstool.funnel.asked import DAY, FRESH_DAYS, QUERY_SHARE, RECENT_LIFT, Asked
 from adstool.funnel.rank import Ranker
 from adstool.funnel.request import Request
-from adstool.funnel.sources import FRESH_DAYS, SOURCES
+from adstool.funnel.sources import SOURCES
 from adstool.workspace import Workspace
 
 

@@ -13,6 +13,7 @@ from adstool.errors import AdstoolError
 from adstool.features.items import NO_TIME
 from adstool.features.state import ServingState
 from adstool.funnel.index import encode_corpus
+from adstool.funnel.orders import Orders
 from adstool.funnel.rank import Ranker
 from adstool.funnel.request import Request
 from adstool.funnel.sources import SOURCES
@@ -105,7 +106,10 @@ def test_fresh_items_are_the_newest_of_a_week(ranker: Ranker) -> None:
     ]
     assert found.positions.tolist() == wanted
     assert found.scores == pytest.approx(-days[wanted], abs=1e-4)
-    ageless = dataclasses.replace(asked, created=np.full_like(asked.created, NO_TIME))
+    unknown, n = np.full_like(asked.created, NO_TIME), len(asked.created)
+    none, zeros = np.full(n, -1), np.zeros(n)
+    orders = Orders.of(asked.popularity, unknown, none, none, zeros, zeros)
+    ageless = dataclasses.replace(asked, created=unknown, orders=orders)
     assert len(SOURCES["fresh"](ageless, 4).positions) == 0  # what has no age is not new
 
 
