@@ -18,7 +18,8 @@ from adstool.funnel.index import index_as_of, load_index
 from adstool.funnel.moment import Moment
 from adstool.funnel.rank import Ranker
 from adstool.funnel.request import Request
-from adstool.serving.scorer import TowerScorer, share_encoders
+from adstool.serving.light import open_towers
+from adstool.serving.scorer import share_encoders
 from adstool.warehouse import load_sql
 
 Array = NDArray[Any]
@@ -85,7 +86,7 @@ class Past:
         run = evaluation.require_run("index", "index")
         ws, settings, con = evaluation.ws, evaluation.settings, evaluation.con
         now = load_index(run)
-        towers = {model: TowerScorer(ws.models / model / name) for model, name in now.runs.items()}
+        towers = open_towers({model: ws.models / model / name for model, name in now.runs.items()})
         share_encoders(*towers.values())
         self.evaluation = evaluation
         self.tower = towers["retrieval"]

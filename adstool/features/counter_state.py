@@ -88,12 +88,24 @@ class CounterTables:
         }
         return cls(spec, items, tables, facts["surfaces"], EntitySizes(**facts["sizes"]), int(facts["as_of"]))
 
-    def at(self, user: int, surface: str | None, ts: int, item_rows: np.ndarray) -> Raw:
-        """Counters of a request (user number, -1 unknown; ts microseconds UTC) and of its n candidates."""
+    def at(
+        self,
+        user: int,
+        surface: str | None,
+        ts: int,
+        item_rows: np.ndarray,
+        names: Sequence[str] | None = None,
+    ) -> Raw:
+        """Counters of a request (user number, -1 unknown; ts microseconds UTC) and of its n candidates.
+
+        names: of the counters that are wanted; None: all.
+        """
         elapsed = max(0, ts - self.as_of)
         sums: dict[str, np.ndarray] = {}
         since: dict[str, np.ndarray] = {}
         for counter in self.spec.counters:
+            if names is not None and counter.name not in names:
+                continue
             table = self.tables[counter.name]
             places = self._find(counter, user, surface, item_rows)
             faded = decay(self.spec, counter, elapsed).astype(np.float32)

@@ -7,6 +7,7 @@ entity, and ends in the same `finish`; so a logged request gets the inputs that 
 from __future__ import annotations
 
 import os
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from functools import cached_property
@@ -124,6 +125,7 @@ class ServingState:
         self._codes: dict[FeatureEncoder, _Codes] = {}
         self._folder: Path | None = None  # where `save` has written codes too
         self._ranked = items.of_type(spec.corpus)
+        self._representatives: dict[str, tuple[np.ndarray, np.ndarray]] = {}
 
     @classmethod
     def build(
@@ -227,14 +229,8 @@ class ServingState:
         """
         codes = self._codes_of(encoder)
         rows = len(item_rows)
-        words = [tokens(ctx.query)]
-        signup = int(self.users.signup[ctx.user]) if ctx.user >= 0 else NO_TIME
-        asked = np.zeros(rows, dtype=np.int64) if words[0] else np.full(rows, -1)
-        singles = single_values(
-            self.items, item_rows, ctx.ts, signup, ctx.end - ctx.start, ctx.user_content, words, asked
-        )
         raw = self.counters.at(ctx.user, ctx.surface, ctx.ts, item_rows)
-        numeric = finish(self.spec, encoder.priors, raw, singles, rows)
+        numeric = finish(self.spec, encoder.priors, raw, self.singles(ctx, item_rows), rows)
         inputs = {
             "categorical": self._categorical(encoder, codes, ctx, item_rows),
             "numeric": encoder.numeric(numeric),
@@ -249,6 +245,38 @@ class ServingState:
         if needs.nearest:
             inputs |= self._nearest(codes, ctx, item_rows, needs)
         return inputs
+
+    def singles(self, ctx: RequestContext, item_rows: np.ndarray) -> dict[str, np.ndarray]:
+        """The numbers of a request and its n candidates that are not counters: see single_values."""
+        words = [tokens(ctx.query)]
+        signup = int(self.users.signup[ctx.user]) if ctx.user >= 0 else NO_TIME
+        asked = np.zeros(len(item_rows), dtype=np.int64) if words[0] else np.full(len(item_rows), -1)
+        return single_values(
+            self.items, item_rows, ctx.ts, signup, ctx.end - ctx.start, ctx.user_content, words, asked
+        )
+
+    def codes(
+        self, encoder: FeatureEncoder, ctx: RequestContext, item_rows: np.ndarray, names: Sequence[str]
+    ) -> dict[str, np.ndarray]:
+        """Codes [n] of a request's candidates in some categorical columns: the items' own, and `surface`."""
+        found = {}
+        items = [column.name for column in self.spec.categoricals if column.side == "item"]
+        for name in names:
+            if name in items:
+                found[name] = self._codes_of(encoder).items[item_rows, items.index(name)]
+            else:
+                code = encoder.vocabularies[name].code({"surface": ctx.surface}[name])
+                found[name] = np.full(len(item_rows), code)
+        return found
+
+    def representatives(self, by: str) -> tuple[np.ndarray, np.ndarray]:
+        """Numbers 0 .. C - 1 of the items' categories or advertisers (by), int64 [items], none of them being
+        one; and for each number the row of an item that has it, int64 [C]."""
+        if by not in self._representatives:
+            codes = self.items.categories[0] if by == "category" else self.items.advertisers[0]
+            _, first, number = np.unique(codes, return_index=True, return_inverse=True)
+            self._representatives[by] = number.astype(np.int64), first.astype(np.int64)
+        return self._representatives[by]
 
     def eligible(self, ts: datetime | int | None = None) -> np.ndarray:
         """Rows of ranked items that exist and whose campaign runs at `ts`, int64; unknown times pass."""

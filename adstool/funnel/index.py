@@ -28,7 +28,8 @@ from adstool.funnel.sequence import SequenceIndex
 from adstool.funnel.sources import SOURCES
 from adstool.funnel.tuning import QUERIES, build_chosen, chosen_before, tune
 from adstool.progress import log, track
-from adstool.serving.scorer import TowerScorer, share_encoders
+from adstool.serving.light import Tower, open_towers
+from adstool.serving.scorer import share_encoders
 from adstool.workspace import Workspace, read_json, write_json
 
 if TYPE_CHECKING:
@@ -47,7 +48,7 @@ class Corpus:
 
     first_row: int  # row of the item table at position 0
     two_tower: np.ndarray  # float32 [n, d]
-    lightweight: np.ndarray  # float32 [n, H * d]
+    lightweight: np.ndarray  # float32 [n, V], rows of the lightweight ranker (LightScorer.item)
     content: np.ndarray  # float32 [n, D], zeros for an item without a vector
     codes: np.ndarray  # int16 [n, L], semantic ids; L = 0 without any
 
@@ -90,7 +91,7 @@ def build_index(
     started = time.perf_counter()
     _clear(run_dir)
     runs = {model: ws.require_run(model, f"train {model}") for model in TOWERS}
-    towers = {model: TowerScorer(run) for model, run in runs.items()}
+    towers = open_towers(runs)
     share_encoders(*towers.values())
     spec = towers["retrieval"].encoder.spec
     # New items get their ids from the codebooks that the towers were trained with, whatever is newer.
@@ -162,7 +163,7 @@ def _build_searches(
 
 
 def _tunings(
-    settings: Settings, run_dir: Path, state: ServingState, corpus: Corpus, towers: dict[str, TowerScorer]
+    settings: Settings, run_dir: Path, state: ServingState, corpus: Corpus, towers: dict[str, Tower]
 ) -> dict[str, Any]:
     """What `index --tune` measured, by source: users' vectors look for items, and items for their like."""
     rng = np.random.default_rng(0)
@@ -216,7 +217,7 @@ def corpus_rows(state: ServingState) -> np.ndarray:
     return rows
 
 
-def encode_corpus(state: ServingState, towers: dict[str, TowerScorer]) -> Corpus:
+def encode_corpus(state: ServingState, towers: dict[str, Tower]) -> Corpus:
     """The vectors of every item that can be ranked, as of the state's moment."""
     rows = corpus_rows(state)
     nobody = state.request("")  # the item side does not depend on who asks
@@ -279,7 +280,7 @@ def load_index(run_dir: Path) -> Index:
     )
 
 
-def index_as_of(index: Index, build: Callable[[], ServingState], towers: dict[str, TowerScorer]) -> Index:
+def index_as_of(index: Index, build: Callable[[], ServingState], towers: dict[str, Tower]) -> Index:
     """The same towers at another moment: vectors are made again, since items had other counters then."""
     state = build()
     corpus = encode_corpus(state, towers)

@@ -10,7 +10,8 @@ from pathlib import Path
 from adstool.errors import AdstoolError
 from adstool.funnel.index import Index, load_index
 from adstool.progress import log
-from adstool.serving.scorer import QUANTIZATION, Scorer, TowerScorer, share_encoders
+from adstool.serving.light import LightScorer, Tower, open_towers
+from adstool.serving.scorer import QUANTIZATION, Scorer, share_encoders
 from adstool.training.calibration import NAME as CALIBRATION
 from adstool.workspace import Workspace
 
@@ -26,7 +27,8 @@ class Loaded:
     """An index and its models; a swap replaces all of it at once."""
 
     index: Index
-    towers: dict[str, TowerScorer]
+    towers: dict[str, Tower]
+    light: LightScorer
     heavy: Scorer
     stamp: Stamp
 
@@ -43,20 +45,22 @@ def load(ws: Workspace) -> Loaded:
     engagement = ws.require_run("engagement", "train engagement")
     runs = [*(ws.models / model / run for model, run in index.runs.items()), engagement]
     changing = _stamp(run / name for run in runs for name in CHANGING)
-    towers = {model: _tower(ws, model, run) for model, run in index.runs.items()}
+    towers = open_towers({model: _tower(ws, model, run) for model, run in index.runs.items()})
     heavy = Scorer(engagement)
     share_encoders(*towers.values(), heavy)
-    return Loaded(index, towers, heavy, pointers + changing)
+    light = towers["lightweight"]
+    assert isinstance(light, LightScorer)
+    return Loaded(index, towers, light, heavy, pointers + changing)
 
 
-def _tower(ws: Workspace, model: str, run: str) -> TowerScorer:
+def _tower(ws: Workspace, model: str, run: str) -> Path:
     folder = ws.models / model / run
     if not folder.is_dir():
         raise AdstoolError(f"The index was made with {model} {run}, which is gone.", "Run adstool index.")
     current = ws.current_run(model)
     if current is not None and current.name != run:
         log.warning("The index is of %s %s; %s is newer: adstool index.", model, run, current.name)
-    return TowerScorer(folder)
+    return folder
 
 
 def _stamp(paths: Iterable[Path]) -> Stamp:

@@ -25,7 +25,7 @@ from adstool.funnel.request import Request
 from adstool.funnel.slate import Ranked, log_stages, slate_of
 from adstool.funnel.utility import Value
 from adstool.marketplace.auction import exposure_curve, run_auction
-from adstool.serving.scorer import TowerScorer
+from adstool.serving.light import Tower
 from adstool.workspace import Workspace
 
 if TYPE_CHECKING:
@@ -65,8 +65,8 @@ class Ranker:
 
     def _use(self, loaded: Loaded, now: Moment) -> None:
         self._loaded, self._now = loaded, now
-        self.towers, self.heavy = loaded.towers, loaded.heavy
-        self.light_value = Value.of(self.settings, self.towers["lightweight"].outputs)
+        self.towers, self.light, self.heavy = loaded.towers, loaded.light, loaded.heavy
+        self.light_value = Value.of(self.settings, self.light.outputs)
         self.value = Value.of(self.settings, self.heavy.outputs)
         self._then: tuple[int, Moment] | None = None
 
@@ -178,7 +178,7 @@ class Ranker:
         candidates = retrieve(asked, settings.retrieve, guard)
         clock.lap("retrieval")
         bids = None if moment.bids is None else moment.bids[candidates.positions]
-        light = self._light(user, moment.index, candidates.positions, bids, guard)
+        light = self._light(asked, user, moment.index, candidates.positions, bids, guard)
         kept = best(light.score, settings.lightweight)
         clock.lap("lightweight")
         rows = candidates.positions[kept] + asked.first_row
@@ -248,7 +248,7 @@ class Ranker:
             return build(con)
 
     def _ask(self, request: Request, at: datetime | None, guard: Guard) -> tuple[Asked, np.ndarray | None]:
-        """What the sources are told, and the user's vectors [1, H, d] of the lightweight ranker, if any."""
+        """What the sources are told, and the user's row [1, U] of the lightweight ranker, if any."""
         moment = self._moment(at)
         state, first = moment.index.state, moment.index.corpus.first_row
         ts = request.ts if request.ts is not None else at
@@ -263,10 +263,10 @@ class Ranker:
     def _users(
         self, state: ServingState, ctx: RequestContext, any_row: int, guard: Guard
     ) -> dict[str, np.ndarray]:
-        """The user's vectors [1, H, d] by tower that has them; towers of equal features share the inputs."""
+        """The user's vectors or row by tower that has one; towers of equal features share the inputs."""
         made: dict[int, dict[str, np.ndarray]] = {}
 
-        def vectors(tower: TowerScorer) -> np.ndarray:
+        def vectors(tower: Tower) -> np.ndarray:
             encoder = tower.encoder
             if id(encoder) not in made:
                 made[id(encoder)] = state.inputs(encoder, ctx, np.array([any_row]))
@@ -280,6 +280,7 @@ class Ranker:
 
     def _light(
         self,
+        asked: Asked,
         user: np.ndarray | None,
         index: Index,
         positions: np.ndarray,
@@ -290,18 +291,17 @@ class Ranker:
         if user is not None:
             light = guard.attempt(
                 "lightweight",
-                lambda: self._lightweight(user, index, positions, bids),
+                lambda: self._lightweight(asked, user, index, positions, bids),
                 INSTEAD_OF["lightweight"],
             )
         return unpredicted(len(positions)) if light is None else light
 
     def _lightweight(
-        self, user: np.ndarray, index: Index, positions: np.ndarray, bids: np.ndarray | None
+        self, asked: Asked, user: np.ndarray, index: Index, positions: np.ndarray, bids: np.ndarray | None
     ) -> Predicted:
-        tower = self.towers["lightweight"]
-        vectors = index.corpus.lightweight[positions].reshape(len(positions), *user.shape[1:])
-        probability = tower.probability(user, vectors)
-        return predicted(self.light_value, tower.outputs, probability, probability, bids)
+        items, rows = index.corpus.lightweight[positions], positions + asked.first_row
+        probability = self.light.score(asked.state, asked.ctx, user, items, rows)
+        return predicted(self.light_value, self.light.outputs, probability, probability, bids)
 
     def _heavy(
         self, state: ServingState, ctx: RequestContext, rows: np.ndarray, bids: np.ndarray | None

@@ -87,6 +87,19 @@ class MaskBlock(nn.Module):
         return projected
 
 
+class LightSE(nn.Module):
+    """Light squeeze-excitation over fields (Li et al. 2022, IntTower): E' = E + softmax(W mean_d(E)) * E."""
+
+    def __init__(self, fields: int) -> None:
+        super().__init__()
+        self.weigh = nn.Linear(fields, fields)
+
+    def forward(self, fields: Tensor) -> Tensor:
+        """[B, F, d] -> [B, F, d]."""
+        weight = torch.softmax(self.weigh(fields.mean(dim=2)), dim=1)
+        return fields * (1.0 + weight.unsqueeze(2))
+
+
 class PiecewiseLinear(nn.Module):
     """Numeric columns as positions within the quantile bins of training, then one dense layer.
 

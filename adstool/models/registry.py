@@ -12,9 +12,11 @@ from safetensors.torch import load_file, save_file
 from torch import nn
 
 from adstool.errors import AdstoolError
+from adstool.models.cold import Cold, ColdConfig
 from adstool.models.conversion import ConversionConfig, ConversionModel
 from adstool.models.engagement import EngagementConfig, EngagementModel
 from adstool.models.inputs import config_to_json, spec_from_json
+from adstool.models.inttower import IntTower, IntTowerConfig
 from adstool.models.two_tower import TwoTower, TwoTowerConfig
 from adstool.models.user_sequence import UserSequence, UserSequenceConfig
 from adstool.workspace import read_json, write_json
@@ -33,6 +35,8 @@ class Kind:
 
 KINDS: dict[str, Kind] = {
     "two_tower": Kind(TwoTowerConfig, TwoTower),
+    "inttower": Kind(IntTowerConfig, IntTower),
+    "cold": Kind(ColdConfig, Cold),
     "engagement": Kind(EngagementConfig, EngagementModel),
     "conversion": Kind(ConversionConfig, ConversionModel),
     "user_sequence": Kind(UserSequenceConfig, UserSequence),

@@ -18,8 +18,8 @@ from adstool.errors import AdstoolError
 from adstool.features.engagements import SHARED_INPUTS
 from adstool.models.engagement import EngagementModel
 from adstool.models.inputs import Batch, InputSpec
+from adstool.models.pairs import PairModel
 from adstool.models.registry import load_model
-from adstool.models.two_tower import TwoTower
 from adstool.models.user_sequence import UserSequence
 from adstool.serving.scorer import SHARED
 
@@ -43,7 +43,8 @@ class Graph:
 def export_run(run_dir: Path) -> list[Path]:
     """Write the graphs of the model in `run_dir` beside it and return their paths.
 
-    Two towers give user.onnx (-> "user" [B, H * d]) and item.onnx (-> "item" [B, H * d]); a ranker gives
+    A model of pairs gives user.onnx (-> "user" [B, U]), item.onnx (-> "item" [B, V]) and pair.onnx ("item"
+    [B, V], "user" [1, U], "cross" [B, K] where it reads any -> "probability" [B, A]); a ranker gives
     model.onnx (-> "probability" [B, A], before calibration). Inputs carry the names of
     features.dataset.INPUTS; integers are int64, the rest float32, histories as long as the model reads them.
     A model of sequences gives user.onnx ("sequence" [B, T] -> "user" [B, d + 1]) and item.onnx ("code" [B] ->
@@ -72,10 +73,17 @@ def export_run(run_dir: Path) -> list[Path]:
 
 def graphs_of(model: nn.Module) -> tuple[Graph, ...]:
     """The graphs that a model is served by. Raises AdstoolError for a model nobody said how to serve."""
-    if isinstance(model, TwoTower):
+    if isinstance(model, PairModel):
         return (
-            Graph("user.onnx", model.user_inputs, "user", lambda batch: model.encode_user(batch).flatten(1)),
-            Graph("item.onnx", model.item_inputs, "item", lambda batch: model.encode_item(batch).flatten(1)),
+            Graph("user.onnx", model.user_inputs, "user", model.user_row),
+            Graph("item.onnx", model.item_inputs, "item", model.item_row),
+            Graph(
+                "pair.onnx",
+                ("item", "user", *(("cross",) if len(model.cross) else ())),
+                "probability",
+                lambda batch: torch.sigmoid(model.pair(batch["user"], batch["item"], batch.get("cross"))),
+                ("user",),
+            ),
         )
     if isinstance(model, EngagementModel):
         return (
@@ -148,12 +156,21 @@ def _some_inputs(model: nn.Module, rows: int, seed: int = 0) -> Batch:
     """Random inputs of `rows` rows that this model accepts."""
     if not isinstance(model, UserSequence):
         long_history = int(getattr(model.config, "long_history", 0))
-        return random_inputs(_spec(model), rows, _history_used(model), seed, long_history)
+        batch = random_inputs(_spec(model), rows, _history_used(model), seed, long_history)
+        return {**batch, **_rows_of(model, batch)} if isinstance(model, PairModel) else batch
     random, config = np.random.default_rng(seed), model.config
     filled = np.arange(config.length) < random.integers(0, config.length + 1, (rows, 1))
     sequence = random.integers(1, config.items, (rows, config.length)) * filled
     code = random.integers(0, config.items, rows)
     return {"sequence": torch.from_numpy(sequence), "code": torch.from_numpy(code)}
+
+
+@torch.no_grad()
+def _rows_of(model: PairModel, batch: Batch) -> Batch:
+    """What the pair graph reads: items' rows, the first user's row, and cross features if any."""
+    cross = model.crossed(batch)
+    rows = {"item": model.item_row(batch), "user": model.user_row(batch)[:1]}
+    return rows if cross is None else {**rows, "cross": cross}
 
 
 def _one_shared(graph: Graph, batch: Batch) -> Batch:

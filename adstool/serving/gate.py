@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -13,6 +13,7 @@ import numpy as np
 from adstool.config import QuantizationSettings, Settings
 from adstool.errors import AdstoolError
 from adstool.features.engagements import NOTHING, SequenceNeeds
+from adstool.serving.light import LightScorer, Tower
 from adstool.serving.scorer import Scorer, TowerScorer, as_served
 from adstool.training.metrics import normalized_entropy
 from adstool.workspace import Workspace, read_json
@@ -75,17 +76,20 @@ def judge(
         sizes = {"served": as_served(_repeat(dataset.batch(rows[:few], scorers[0].needs), few))}
         measured |= _timed({"served": (served[0], served[1])}, sizes)
     else:
-        towers = TowerScorer(run, quantized=False), TowerScorer(run, variant=variant)
+        towers: tuple[Tower, Tower]
         if name == "lightweight":
-            measured = _judge_probabilities(
-                dataset, rows, settings, [_pairs(t) for t in towers], towers[0].outputs
-            )
+            light = LightScorer(run, quantized=False), LightScorer(run, variant=variant)
+            predict = [scorer.predict for scorer in light]
+            measured = _judge_probabilities(dataset, rows, settings, predict, light[0].outputs)
+            towers = light
         else:
+            retrieval = TowerScorer(run, quantized=False), TowerScorer(run, variant=variant)
             measured = {
                 "delta_ne": None,
                 "delta_calibration": None,
-                **_judge_retrieval(dataset, rows, towers),
+                **_judge_retrieval(dataset, rows, retrieval),
             }
+            towers = retrieval
         items = _repeat(dataset.batch(rows[: settings.funnel.lightweight]), settings.funnel.lightweight)
         measured |= _timed(
             {"user": (towers[0].user, towers[1].user), "item": (towers[0].item, towers[1].item)},
@@ -115,19 +119,11 @@ def _held_out(ws: Workspace, settings: Settings, con: duckdb.DuckDBPyConnection,
     return dataset
 
 
-def _pairs(tower: TowerScorer) -> Callable[[Inputs], np.ndarray]:
-    def predict(inputs: Inputs) -> np.ndarray:
-        raw = tower.probability(tower.user(inputs), tower.item(inputs))
-        return tower.calibrated(raw, inputs["categorical"])
-
-    return predict
-
-
 def _judge_probabilities(
     dataset: Dataset,
     rows: np.ndarray,
     settings: Settings,
-    predict: list[Callable[[Inputs], np.ndarray]],
+    predict: Sequence[Callable[[Inputs], np.ndarray]],
     names: tuple[str, ...],
     needs: SequenceNeeds = NOTHING,
 ) -> dict[str, Any]:

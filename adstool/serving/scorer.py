@@ -98,8 +98,8 @@ class GraphSession:
         return np.asarray(parts[0] if len(parts) == 1 else np.concatenate(parts))
 
 
-class _Run:
-    """What the scorers of both kinds read from a run's folder."""
+class RunScorer:
+    """What every scorer reads from a run's folder."""
 
     def __init__(
         self,
@@ -156,7 +156,7 @@ class _Run:
         return np.asarray(self.calibration.apply(probability, codes))
 
 
-class Scorer(_Run):
+class Scorer(RunScorer):
     """A ranker's run: probabilities of every action for rows of inputs.
 
     Raises AdstoolError when the run was not exported.
@@ -200,23 +200,13 @@ class Scorer(_Run):
         return probability, worth
 
 
-class TowerScorer(_Run):
-    """A two-tower run: unit vectors of users and of items; logit_h = scales[h] <u_h, a_h> + biases[h]."""
-
-    @cached_property
-    def scales(self) -> np.ndarray:
-        """exp(t) of every head, float32 [H]."""
-        return np.asarray(self.config["scales"], dtype=np.float32)
-
-    @cached_property
-    def biases(self) -> np.ndarray:
-        """The bias of every head, float32 [H]."""
-        return np.asarray(self.config["biases"], dtype=np.float32)
+class TowerScorer(RunScorer):
+    """A two-tower run of retrieval: unit vectors of users and of items."""
 
     @property
     def heads(self) -> int:
         """H, the number of vectors a side."""
-        return len(self.scales)
+        return len(self.outputs)
 
     @cached_property
     def _user(self) -> GraphSession:
@@ -236,13 +226,8 @@ class TowerScorer(_Run):
         vectors = self._item.run(inputs)
         return vectors.reshape(len(vectors), self.heads, -1)
 
-    def probability(self, user: np.ndarray, item: np.ndarray) -> np.ndarray:
-        """σ(logit) of pairs of rows, [n, H]; user and item are [n or 1, H, d]."""
-        logits = (user * item).sum(axis=2) * self.scales + self.biases
-        return np.asarray(1.0 / (1.0 + np.exp(-logits)))
 
-
-def share_encoders(*scorers: Scorer | TowerScorer) -> None:
+def share_encoders(*scorers: RunScorer) -> None:
     """Let scorers of runs with equal feature files hold one encoder, so that its codes are made once."""
     known: dict[str, FeatureEncoder] = {}
     for scorer in scorers:

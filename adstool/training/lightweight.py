@@ -1,4 +1,4 @@
-"""`train lightweight`: two towers with a head an action, to thin thousands of candidates."""
+"""`train lightweight`: a cheap ranker with a head an action, to thin thousands of candidates."""
 
 from __future__ import annotations
 
@@ -12,7 +12,8 @@ from torch import Tensor
 
 from adstool.config import Settings
 from adstool.models.inputs import Batch, InputSpec, input_spec
-from adstool.models.two_tower import TwoTower, TwoTowerConfig
+from adstool.models.pairs import PairModel
+from adstool.models.registry import KINDS
 from adstool.training.batches import Rows
 from adstool.training.data import Examples, base_rates, engaged_rows, happened, load_training_data
 from adstool.training.engagement import summed_log_loss
@@ -32,16 +33,27 @@ if TYPE_CHECKING:
     import duckdb
 
 # The first is the default. `interactrank` is the recipe of InteractRank's two-tower baseline.
+KIND_OF = {"inttower": "inttower", "cold": "cold"}  # preset -> architecture; the others are two towers
 PRESETS: dict[str, dict[str, Any]] = {
-    "small": {"dim": 16, "hidden": (96,), "mask_blocks": 2, "mask_width": 48, "average": 0.99},
+    "small": {
+        "dim": 16,
+        "hidden": (96,),
+        "mask_blocks": 2,
+        "mask_width": 48,
+        "average": 0.99,
+        "initial_scale": 4.0,
+    },
     "interactrank": {
         "dim": 64,
         "hidden": (256,),
         "mask_blocks": 4,
         "mask_width": 64,
+        "initial_scale": 4.0,
         "gamma": 2.0,
         "learning_rate": 6e-4,
     },
+    "inttower": {"dim": 16, "hidden": (96, 64), "average": 0.99},
+    "cold": {"dim": 32, "hidden": (96,), "average": 0.99},
 }
 
 
@@ -58,7 +70,7 @@ class LightweightTask:
 
     name = "lightweight"
 
-    def __init__(self, model: TwoTower, examples: Examples, config: LightweightTaskConfig) -> None:
+    def __init__(self, model: PairModel, examples: Examples, config: LightweightTaskConfig) -> None:
         self.model, self.examples, self.config = model, examples, config
         train = examples.splits["train"]
         self.first, self.rows = train.start, train.stop - train.start
@@ -88,13 +100,13 @@ class LightweightTask:
 
     def loss(self, batch: Batch) -> Tensor:
         """Cross entropy of all heads, .01 times the softmax, and the penalty on the embeddings read."""
-        logits, penalty, user, item = self.model.with_penalty(batch)
+        logits, penalty, user, item = self.model.with_penalty(batch)  # the rows of both sides
         loss = masked_bce(logits, batch["labels"], batch["weight"], self.config.gamma) + penalty
         engaged = batch["engaged"]
         if self.config.softmax_weight == 0 or len(batch["candidate"]) < 2:
             return loss
-        scaled = (user[engaged] * self.model.scale().unsqueeze(1)).flatten(1) / user.shape[1]
-        scores = scaled @ item[batch["candidate"]].flatten(1).T
+        asked, shown = self.model.matched(user[engaged], item[batch["candidate"]])
+        scores = asked @ shown.T
         log_q = inclusion_log_q(batch["share"], len(engaged), 0, 0)
         hidden = same_user_hits(batch["user"], batch["target"], scores.shape[1])
         softmax = sampled_softmax(scores, batch["target"], log_q, hidden)
@@ -107,11 +119,11 @@ class LightweightTask:
         return summed_log_loss(predict_logits(self.model, self.examples, rows), labels)
 
 
-def build_lightweight(spec: InputSpec, plan: Plan, examples: Examples) -> TwoTower:
-    """Towers with fresh weights and a head an action, biases at the base rates."""
+def build_lightweight(kind: str, spec: InputSpec, plan: Plan, examples: Examples) -> PairModel:
+    """A model of this kind with fresh weights and a head an action, biases at the base rates."""
     torch.manual_seed(plan.loop.seed)
-    config = {"initial_scale": 4.0, **plan.model, "heads": spec.actions}
-    model = TwoTower(TwoTowerConfig(inputs=spec, **config))
+    model = KINDS[kind].model(KINDS[kind].config(inputs=spec, **{**plan.model, "heads": spec.actions}))
+    assert isinstance(model, PairModel)
     rates = torch.from_numpy(base_rates(examples, examples.splits["train"]))
     with torch.no_grad():
         model.bias.copy_(torch.logit(rates))
@@ -122,24 +134,17 @@ def train_lightweight(
     ws: Workspace, settings: Settings, con: duckdb.DuckDBPyConnection, run_dir: Path, options: TrainOptions
 ) -> TrainResult:
     """Train the lightweight ranker on the workspace's impressions, into `run_dir`."""
-    plan = make_plan(settings, options, PRESETS, TwoTowerConfig, LightweightTaskConfig)
+    kind = KIND_OF.get(options.preset, "two_tower")
+    plan = make_plan(settings, options, PRESETS, KINDS[kind].config, LightweightTaskConfig)  # type: ignore[arg-type]
     dataset = load_training_data(ws, settings, con)
     spec = input_spec(dataset)
     task_config = LightweightTaskConfig(**plan.task)
-    model = build_lightweight(spec, plan, dataset)
+    model = build_lightweight(kind, spec, plan, dataset)
     fingerprint = fingerprint_of(dataset, model, plan.loop, task_config)
     task = LightweightTask(model, dataset, task_config)
     fitted, device = fit_run(task, plan.loop, options, run_dir, fingerprint)
     metrics = probability_metrics(model, dataset, run_dir, calibration_context(dataset, spec))
     return finish_run(
-        run_dir, "lightweight", "two_tower", model, fitted, device, plan.loop, metrics, dataset,
-        dataset.encoder, **tower_facts(model),
+        run_dir, "lightweight", kind, model, fitted, device, plan.loop, metrics, dataset,
+        dataset.encoder, cross=model.cross.tolist(),
     )  # fmt: skip
-
-
-def tower_facts(model: TwoTower) -> dict[str, Any]:
-    """What scoring needs beside the vectors: logit_h = scales[h] * <u_h, a_h> + biases[h]."""
-    return {
-        "scales": model.scale().detach().cpu().tolist(),
-        "biases": model.bias.detach().cpu().tolist(),
-    }

@@ -17,7 +17,6 @@ from adstool.models.inputs import Batch, InputSpec, input_spec
 from adstool.models.two_tower import TwoTower, TwoTowerConfig
 from adstool.training.batches import Rows
 from adstool.training.data import Examples, engaged_rows, load_training_data
-from adstool.training.lightweight import tower_facts
 from adstool.training.losses import inclusion_log_q, same_user_hits, sampled_softmax
 from adstool.training.metrics import ranks_of, recall_at
 from adstool.training.options import Plan, TrainOptions, TrainResult, make_plan
@@ -227,5 +226,5 @@ def train_retrieval(
     metrics = {split: task.judge(split)[1] for split in ("valid", "test")}
     return finish_run(
         run_dir, "retrieval", "two_tower", model, fitted, device, plan.loop, metrics, dataset,
-        dataset.encoder, **tower_facts(model),
+        dataset.encoder,
     )  # fmt: skip

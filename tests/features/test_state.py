@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import shutil
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -12,7 +13,8 @@ from features.conftest import SMALL, Built
 from features.logs import START, at
 
 from adstool.config import Settings
-from adstool.errors import AdstoolError
+from adstool.errors import AdstoolError, UsageError
+from adstool.features.cross import GROUPS, CrossFeatures, cross_columns
 from adstool.features.dataset import INPUTS
 from adstool.features.encoder import FeatureEncoder
 from adstool.features.engagements import SHARED_INPUTS, SequenceNeeds
@@ -25,6 +27,27 @@ def now(built: Built) -> ServingState:
     """The state after the whole log."""
     spec = built.dataset.encoder.spec
     return ServingState.build(built.con, built.ws, built.settings, spec, built.items)
+
+
+@pytest.mark.parametrize("query", [None, "red shoes"])
+def test_cross_columns_alone_are_those_of_all_inputs(
+    now: ServingState, built: Built, query: str | None
+) -> None:
+    encoder = built.dataset.encoder
+    names = [column.name for column in encoder.numeric_columns]
+    rows = np.concatenate([now.eligible(), now.eligible()[:3]])  # in any number, twice or not at all
+    users = [*now.users.column("user_id").to_pylist()[:3], "nobody"]
+    for groups in (tuple(GROUPS), ("price",), ("category", "content"), ("query", "advertiser")):
+        columns = cross_columns(names, groups)
+        cross = CrossFeatures(encoder, columns)
+        for some, user in itertools.product((rows, rows[:2]), users):
+            context = now.request(user, None, "home", query)
+            wanted = now.inputs(encoder, context, some)["numeric"][:, columns]
+            np.testing.assert_array_equal(cross.of(now, context, some), wanted)
+    every = [place for place, column in enumerate(encoder.numeric_columns) if column.side == "cross"]
+    assert cross_columns(names, tuple(GROUPS)) == every
+    with pytest.raises(UsageError, match="no group of features"):
+        cross_columns(names, ("colour",))
 
 
 def moment_of(ts: int) -> datetime:

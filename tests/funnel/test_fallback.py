@@ -14,7 +14,8 @@ from adstool.features.state import ServingState
 from adstool.funnel.rank import Ranker
 from adstool.funnel.request import Request
 from adstool.funnel.sources import SOURCES
-from adstool.serving.scorer import Scorer, TowerScorer
+from adstool.serving.light import LightScorer
+from adstool.serving.scorer import Scorer
 from adstool.workspace import Workspace
 
 REQUEST = Request("u1", "home", None, None, "q", 4)
@@ -67,7 +68,7 @@ def test_without_the_lightweight_ranker_the_heavy_one_gets_what_sources_rank_fir
     ranker: Ranker, settings: Settings, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     usual = ranker.stages(REQUEST)
-    monkeypatch.setattr(TowerScorer, "probability", broken)
+    monkeypatch.setattr(LightScorer, "probability", broken)
     slate = ranker.rank(REQUEST)
     assert stages(slate) == [("lightweight", "the order of the sources")]
     assert slate["fallbacks"][0]["reason"] == "RuntimeError: no memory"
@@ -84,7 +85,7 @@ def test_without_the_lightweight_ranker_the_heavy_one_gets_what_sources_rank_fir
 def test_without_any_ranker_the_order_of_the_sources_is_shown_at_the_reserve(
     ranker: Ranker, settings: Settings, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(TowerScorer, "probability", broken)
+    monkeypatch.setattr(LightScorer, "probability", broken)
     monkeypatch.setattr(Scorer, "predict_worth", broken)
     slate = ranker.rank(REQUEST)
     assert stages(slate) == [

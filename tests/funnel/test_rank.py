@@ -18,7 +18,9 @@ from adstool.funnel.rank import Ranker
 from adstool.funnel.request import Request
 from adstool.funnel.sources import SOURCES
 from adstool.marketplace.auction import exposure_curve, run_auction
-from adstool.serving.scorer import TowerScorer
+from adstool.serving.light import open_towers
+from adstool.training.calibration import NAME as CALIBRATION
+from adstool.training.calibration import Calibration, HeadCalibration
 from adstool.warehouse import open_warehouse
 from adstool.workspace import Workspace
 
@@ -58,13 +60,13 @@ def test_each_stage_does_what_its_name_says(ranker: Ranker, settings: Settings) 
     assert len(ranked.candidates) <= settings.funnel.retrieve
     assert len(ranked.kept) == settings.funnel.lightweight
     # The lightweight stage: the value of the tower's probabilities, pair by pair.
-    tower = ranker.towers["lightweight"]
+    tower = ranker.light
     user = tower.user(state.inputs(tower.encoder, ranked.ctx, np.array([corpus.first_row])))
     bids = ranker._now.bids
     assert bids is not None
     values = []
     for position in ranked.candidates.positions:
-        item = corpus.lightweight[position].reshape(1, *user.shape[1:])
+        item = corpus.lightweight[position][None]
         p = dict(zip(tower.outputs, tower.probability(user, item)[0], strict=True))
         utility = sum(action.weight * p[action.name] for action in settings.actions)
         values.append(bids[position] * p["click"] + settings.auction.utility_weight * utility)
@@ -165,6 +167,32 @@ def test_a_weight_changes_the_order_without_a_new_index(shop: Workspace, setting
     column = hiding.heavy.outputs.index("hide")
     order = np.argsort(-ranked.probability[:, column])
     assert ranked.chosen[0] == order[0]
+
+
+def test_the_lightweight_ranker_is_calibrated_where_a_calibration_exists(
+    shop_copy: Workspace, settings: Settings
+) -> None:
+    """By surface and by the vertical of each candidate, as the heavy one is; the index stays as it is."""
+    before = Ranker(shop_copy, settings)
+    index, light = before.index, before.light
+    state, corpus = index.state, index.corpus
+    ctx = state.request(known_user(before), None, "search")
+    rows = np.arange(len(corpus)) + corpus.first_row
+    user = light.user(state.inputs(light.encoder, ctx, rows[:1]))
+    raw = light.score(state, ctx, user, np.asarray(corpus.lightweight), rows)
+    verticals = state.items.column("vertical").to_pylist()
+    one = next(name for name in verticals if name)
+    codes = {name: light.encoder.vocabularies[name] for name in ("surface", "vertical")}
+    lines = {
+        "surface": {int(codes["surface"].code("search")): (1.0, -1.0)},
+        "vertical": {int(codes["vertical"].code(one)): (1.0, 2.0)},
+    }
+    heads = tuple(HeadCalibration(lines=lines) for _ in light.outputs)
+    Calibration(light.outputs, heads).save(shop_copy.require_run("lightweight", "") / CALIBRATION)
+    found = Ranker(shop_copy, settings).light.score(state, ctx, user, np.asarray(corpus.lightweight), rows)
+    shift = np.where([verticals[row] == one for row in rows], 1.0, -1.0)
+    assert np.log(found / (1 - found)) == pytest.approx(np.log(raw / (1 - raw)) + shift[:, None], abs=1e-4)
+    assert len(set(shift.tolist())) == 2
 
 
 def test_a_past_moment_knows_only_its_past(shop: Workspace, settings: Settings) -> None:
@@ -274,8 +302,9 @@ def test_index_vectors_are_those_of_the_towers(ranker: Ranker, shop: Workspace) 
     index = ranker.index
     assert index.runs == {"retrieval": "r1", "lightweight": "r1"}
     assert len(index.corpus) == 60
+    towers = open_towers({model: shop.require_run(model, "") for model in ("retrieval", "lightweight")})
     for model, vectors in (("retrieval", index.corpus.two_tower), ("lightweight", index.corpus.lightweight)):
-        tower = TowerScorer(shop.require_run(model, ""))
+        tower = towers[model]
         rows = np.array([3, 17]) + index.corpus.first_row
         inputs = index.state.inputs(tower.encoder, index.state.request("u1"), rows)
         assert np.asarray(vectors[[3, 17]]) == pytest.approx(tower.item(inputs).reshape(2, -1), abs=1e-5)

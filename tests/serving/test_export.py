@@ -17,10 +17,11 @@ from adstool.errors import AdstoolError
 from adstool.funnel.rank import Ranker
 from adstool.models.engagement import EngagementConfig, EngagementModel
 from adstool.models.inputs import InputSpec
-from adstool.models.registry import load_model, save_model
-from adstool.models.two_tower import TwoTower, TwoTowerConfig
+from adstool.models.pairs import PairModel
+from adstool.models.registry import KINDS, load_model, save_model
 from adstool.serving import export
 from adstool.serving.export import export_run, random_inputs
+from adstool.serving.light import LightScorer
 from adstool.serving.quantization import quantize_run
 from adstool.serving.scorer import Scorer, TowerScorer, share_encoders
 from adstool.training.calibration import Calibration
@@ -71,25 +72,37 @@ def test_a_ranker_scores_as_in_torch_at_any_batch_size(spec: InputSpec, tmp_path
         assert got == pytest.approx(wanted, abs=1e-5)
 
 
-def test_towers_meet_in_the_logit_of_torch(tmp_path: Path) -> None:
+LIGHT = dataclasses.replace(
+    FULL,
+    numeric=("u", "i", "user_category_c", "content_similarity"),
+    numeric_sides=("user", "item", "cross", "cross"),
+)
+
+
+@pytest.mark.parametrize("kind", ["two_tower", "inttower", "cold"])
+def test_rows_of_users_and_items_meet_in_the_probability_of_torch(kind: str, tmp_path: Path) -> None:
     torch.manual_seed(1)
-    model = TwoTower(TwoTowerConfig(inputs=FULL, heads=("click", "hide"), mask_blocks=2)).eval()
-    facts = {"scales": model.scale().tolist(), "biases": [0.5, -1.0]}
+    config = KINDS[kind].config(inputs=LIGHT, heads=("click", "hide"), hidden=(24, 16))
+    model = KINDS[kind].model(config).eval()
+    assert isinstance(model, PairModel)
     with torch.no_grad():
         model.bias.copy_(torch.tensor([0.5, -1.0]))
-    save_model(tmp_path, "two_tower", model, outputs=["click", "hide"], **facts)
-    assert sorted(path.name for path in export_run(tmp_path)) == ["item.onnx", "user.onnx"]
-    scorer = TowerScorer(tmp_path)
-    inputs = random_inputs(FULL, 50, 0, seed=3)
+    cross = model.cross.tolist()
+    assert cross == ([2, 3] if kind == "cold" else [])
+    save_model(tmp_path, kind, model, outputs=["click", "hide"], cross=cross)
+    assert sorted(path.name for path in export_run(tmp_path)) == ["item.onnx", "pair.onnx", "user.onnx"]
+    scorer = LightScorer(tmp_path)
+    inputs = random_inputs(LIGHT, 50, 0, seed=3)
     arrays = {name: value.numpy() for name, value in inputs.items()}
-    user, item = scorer.user(arrays), scorer.item(arrays)
-    assert user.shape == item.shape == (50, 2, 32)
-    assert np.linalg.norm(user, axis=2) == pytest.approx(np.ones((50, 2)), abs=1e-5)
     with torch.no_grad():
         wanted = torch.sigmoid(model(inputs)).numpy()
-    assert scorer.probability(user, item) == pytest.approx(wanted, abs=1e-5)
-    one = scorer.user({name: value[:1] for name, value in arrays.items()})
-    assert scorer.probability(one, item)[0] == pytest.approx(wanted[0], abs=1e-5)
+        first = model.user_row(inputs)[:1].expand(50, -1)
+        of_one = torch.sigmoid(model.pair(first, model.item_row(inputs), model.crossed(inputs))).numpy()
+    assert scorer.predict(arrays) == pytest.approx(wanted, abs=1e-5)
+    user = scorer.user({name: value[:1] for name, value in arrays.items()})
+    crossed = arrays["numeric"][:, cross] if cross else None
+    assert scorer.probability(user, scorer.item(arrays), crossed) == pytest.approx(of_one, abs=1e-5)
+    assert np.abs(of_one - wanted).max() > 1e-3
 
 
 def test_rows_beyond_a_chunk_are_scored_the_same(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

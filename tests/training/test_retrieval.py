@@ -10,6 +10,7 @@ from training.synthetic import make_examples
 
 from adstool.config import Settings
 from adstool.errors import DataError
+from adstool.models.pairs import PairModel
 from adstool.models.two_tower import TwoTowerConfig
 from adstool.training import lightweight, retrieval
 from adstool.training.loop import fit
@@ -108,12 +109,12 @@ def test_nothing_engaged_is_said(tmp_path: Path) -> None:
         retrieval.RetrievalTask(lightweight_model(), nothing, retrieval.RetrievalTaskConfig())
 
 
-def lightweight_model(**overrides: str) -> lightweight.TwoTower:
+def lightweight_model(**overrides: str) -> PairModel:
     options = TrainOptions(overrides=overrides)
     plan = make_plan(
         Settings(), options, lightweight.PRESETS, TwoTowerConfig, lightweight.LightweightTaskConfig
     )
-    return lightweight.build_lightweight(EXAMPLES.spec(), plan, EXAMPLES)
+    return lightweight.build_lightweight("two_tower", EXAMPLES.spec(), plan, EXAMPLES)
 
 
 def test_lightweight_heads_start_at_the_base_rates_and_learn(tmp_path: Path) -> None:

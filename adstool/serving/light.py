@@ -1,0 +1,101 @@
+"""The lightweight ranker as it serves, whatever its architecture: rows of users and items, and pairs."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from functools import cached_property
+from pathlib import Path
+
+import numpy as np
+
+from adstool.features.cross import CrossFeatures
+from adstool.features.state import RequestContext, ServingState
+from adstool.serving.scorer import GraphSession, RunScorer, TowerScorer
+from adstool.training.calibration import GROUPS
+
+PAIR = "pair.onnx"
+
+
+class LightScorer(RunScorer):
+    """A lightweight run: user.onnx and item.onnx give rows, pair.onnx the probabilities of one user's pairs.
+
+    Raises AdstoolError when the run was not exported.
+    """
+
+    @cached_property
+    def _user(self) -> GraphSession:
+        return self.session("user.onnx")
+
+    @cached_property
+    def _item(self) -> GraphSession:
+        return self.session("item.onnx")
+
+    @cached_property
+    def _pair(self) -> GraphSession:
+        # Small next to the sides, and most of its time is in reading rows: full precision in every form.
+        return GraphSession(self.run_dir / PAIR, self.threads)
+
+    @cached_property
+    def cross(self) -> CrossFeatures:
+        """What the pairs read that belongs to both sides."""
+        return CrossFeatures(self.encoder, self.config.get("cross", []))
+
+    def user(self, inputs: Mapping[str, np.ndarray]) -> np.ndarray:
+        """Rows of users and contexts, float32 [n, U]."""
+        return self._user.run(inputs)
+
+    def item(self, inputs: Mapping[str, np.ndarray]) -> np.ndarray:
+        """Rows of items, float32 [n, V]: what the index holds."""
+        return self._item.run(inputs)
+
+    def probability(self, user: np.ndarray, items: np.ndarray, cross: np.ndarray | None = None) -> np.ndarray:
+        """Probabilities before calibration, [n, H], of one user's row [1, U] with n items' rows [n, V].
+
+        cross [n, K]: `cross.of`, where K > 0.
+        """
+        inputs = {"user": user, "item": items}
+        return self._pair.run(inputs if cross is None else {**inputs, "cross": cross})
+
+    def score(
+        self, state: ServingState, ctx: RequestContext, user: np.ndarray, items: np.ndarray, rows: np.ndarray
+    ) -> np.ndarray:
+        """Calibrated probabilities [n, H] of a request's candidates.
+
+        user [1, U]: the request's row; items [n, V]: the candidates' rows; rows [n]: of the state's items.
+        """
+        cross = self.cross.of(state, ctx, rows) if self.cross.width else None
+        probability = self.probability(user, items, cross)
+        if self.calibration is None:
+            return probability
+        codes = state.codes(self.encoder, ctx, rows, [name for name in GROUPS if name in self._columns])
+        return np.asarray(self.calibration.apply(probability, codes))
+
+    def predict(self, inputs: Mapping[str, np.ndarray]) -> np.ndarray:
+        """Calibrated probabilities [n, H] of rows of inputs (dataset.INPUTS), every row another pair."""
+        users, items = self.user(inputs), self.item(inputs)
+        columns = self.config.get("cross", [])
+        parts = [
+            self.probability(
+                users[row : row + 1],
+                items[row : row + 1],
+                inputs["numeric"][row : row + 1, columns] if columns else None,
+            )
+            for row in range(len(items))
+        ]
+        made = np.concatenate(parts) if parts else np.zeros((0, len(self.outputs)), dtype=np.float32)
+        return self.calibrated(made, inputs["categorical"])
+
+    @property
+    def _columns(self) -> list[str]:
+        return list(self.config["config"]["inputs"]["categorical"])
+
+
+Tower = TowerScorer | LightScorer  # whatever has rows of users and of items
+
+
+def open_towers(folders: Mapping[str, Path]) -> dict[str, Tower]:
+    """The scorers of the runs that make the index's vectors, by model."""
+    return {
+        model: LightScorer(run) if model == "lightweight" else TowerScorer(run)
+        for model, run in folders.items()
+    }
