@@ -149,7 +149,15 @@ STAGES: tuple[Stage, ...] = (
         None,
         _interests,
     ),
-    Stage("retrieval", "train retrieval", EVERYTHING, _MODELS, _VECTORS, "retrieval", _train("retrieval")),
+    Stage(
+        "retrieval",
+        "train retrieval",
+        EVERYTHING,
+        (*_MODELS, "conversion"),
+        _VECTORS,
+        "retrieval",
+        _train("retrieval"),
+    ),
     Stage(
         "lightweight",
         "train lightweight",

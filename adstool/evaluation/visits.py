@@ -105,7 +105,7 @@ class Past:
         state = self.index.state
         ctx = state.request(request.user_id, request.ts, request.surface, request.query)
         inputs = state.inputs(self.tower.encoder, ctx, np.array([self.rows.start]))
-        return self.moment.asked(ctx, request.request_id, self.tower.user(inputs)[0, 0])
+        return self.moment.asked(ctx, request.request_id, self.tower.user(inputs)[0])
 
     def wanted(self, requests: list[Request]) -> list[Wanted]:
         """What the users of these requests engaged with after the cut, of what the index can rank."""

@@ -23,6 +23,7 @@ EXACT_ROWS = 50_000  # rows up to which the search is an exact product, unless m
 PROBES = 60
 MAX_PARTITIONS = 1024
 SLACK = 1.2  # how much more is asked for where a filter takes some away afterwards
+FEW = 4  # times k: as many allowed vectors are compared exactly, whatever the index
 KINDS = ("exact", "ivf", "ivf_flat", "ivf_sq", "ivf_pq", "hnsw_sq")  # the last four are LanceDB's
 ROUGH = ("ivf_sq", "ivf_pq", "hnsw_sq")  # their distances are of rounded vectors
 
@@ -94,10 +95,17 @@ class LanceIndex:
             raise AdstoolError(f"{folder} holds no index '{name}': {error}", "Run adstool index.") from None
 
     def search(self, query: np.ndarray, k: int, allowed: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """See VectorIndex. The filter is applied to what the index finds, which costs least (BASELINES)."""
-        share = float(allowed.mean())
+        """See VectorIndex. The filter is applied to what the index finds, which costs least (BASELINES).
+
+        Where hardly more than k are allowed, or too few of them are found, the allowed ones are compared
+        exactly: a filter never costs a candidate.
+        """
+        able = int(np.count_nonzero(allowed))
+        share = able / max(len(allowed), 1)
         if share == 0.0 or k <= 0:
             return np.zeros(0, dtype=np.int64), np.zeros(0, dtype=np.float32)
+        if share < 1.0 and able < FEW * k:
+            return ExactIndex(self._vectors).search(query, k, allowed)
         asked = k if share == 1.0 else math.ceil(k * SLACK / share)
         query = np.asarray(query, dtype=np.float32)
         search = self._table.search(query).distance_type("dot")
@@ -115,6 +123,8 @@ class LanceIndex:
             scores = self._vectors[positions] @ query
         else:
             scores = (1.0 - found["_distance"].to_numpy()[kept]).astype(np.float32)
+        if len(positions) < min(k, able):
+            return ExactIndex(self._vectors).search(query, k, allowed)
         order = np.lexsort((positions, -scores))[:k]
         return positions[order], scores[order]
 

@@ -58,8 +58,9 @@ class Asked:
     request_id: str
     eligible: np.ndarray  # bool [n]: exists and its campaign runs
     first_row: int  # row of the item table at position 0
-    user_vector: np.ndarray | None  # of the retrieval tower, [d]
+    user_vectors: np.ndarray | None  # of the retrieval towers, a head each, [H, d]
     two_tower: VectorIndex
+    conversion: VectorIndex | None  # by the vectors of the second head; None: there is none
     clip: VectorIndex
     semantic: SemanticIndex
     sequence: SequenceIndex | None  # None: no users' vectors were trained

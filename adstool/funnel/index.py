@@ -1,9 +1,9 @@
 """The index: what was known at one moment, and the vectors of every item that can be ranked.
 
 A run of "index" holds state/ (the serving state), two_tower.npy and lightweight.npy (vectors by position in
-the corpus), sequence/ where users' vectors were trained, ann.lance/ where the corpus is large, and
-index.json, which names the runs whose models made the vectors, how they are searched and what was measured to
-choose that. All of it is memory-mapped.
+the corpus), conversion.npy where retrieval has that head, sequence/ where users' vectors were trained,
+ann.lance/ where the corpus is large, and index.json, which names the runs whose models made the vectors, how
+they are searched and what was measured to choose that. All of it is memory-mapped.
 """
 
 from __future__ import annotations
@@ -39,6 +39,7 @@ CHUNK = 8192  # items encoded at once
 TOWERS = {"retrieval": "two_tower", "lightweight": "lightweight"}  # model -> its file of vectors
 ANN = "ann.lance"
 SEQUENCE = "sequence"
+CONVERSION = "conversion"  # the retrieval towers' second head
 FORMAT = 1  # of what an index holds; raised when an older adstool could not read it
 
 
@@ -51,6 +52,7 @@ class Corpus:
     lightweight: np.ndarray  # float32 [n, V], rows of the lightweight ranker (LightScorer.item)
     content: np.ndarray  # float32 [n, D], zeros for an item without a vector
     codes: np.ndarray  # int16 [n, L], semantic ids; L = 0 without any
+    conversion: np.ndarray | None = None  # float32 [n, d], of the retrieval towers' conversion head
 
     def __len__(self) -> int:
         return len(self.two_tower)
@@ -68,6 +70,7 @@ class Index:
     semantic: SemanticIndex
     sequence: SequenceIndex | None  # None: there was no users model
     runs: dict[str, str]  # model -> run whose towers made the vectors
+    conversion: VectorIndex | None = None  # None: the retrieval towers have no such head
 
 
 def build_index(
@@ -103,6 +106,9 @@ def build_index(
     for model, name in TOWERS.items():
         _save(run_dir / f"{name}.npy", corpus.two_tower if model == "retrieval" else corpus.lightweight)
     tables = {"two_tower": corpus.two_tower, "clip": corpus.content}
+    if corpus.conversion is not None:
+        tables[CONVERSION] = corpus.conversion
+        _save(run_dir / f"{CONVERSION}.npy", corpus.conversion)
     users = ws.current_run("users")
     if users is not None:
         tables["sequence"] = SequenceIndex.write(users, run_dir / SEQUENCE, items, corpus_rows(state))
@@ -116,6 +122,7 @@ def build_index(
         "sequence": known,
         "retargeting": int(np.isin(_advertisers(state), state.off_site.advertiser).sum()),
     }
+    without = {SEQUENCE, CONVERSION} if len(state.off_site) else {SEQUENCE, CONVERSION, "retargeting"}
     document = {
         "format": FORMAT,
         "sources": {
@@ -124,7 +131,7 @@ def build_index(
                 "index": chosen[name].kind if name in chosen else "scan",
             }
             for name in SOURCES
-            if (name != "sequence" or users is not None) and (name != "retargeting" or len(state.off_site))
+            if name in tables or name not in without
         },
         "search": {name: asdict(choice) for name, choice in chosen.items()},
         "tuning": tuning,
@@ -230,14 +237,16 @@ def encode_corpus(state: ServingState, towers: dict[str, Tower]) -> Corpus:
         for encoder, models in encoders.items():
             inputs = state.inputs(encoder, nobody, chunk)
             for model in models:
-                parts[model].append(towers[model].item(inputs).reshape(len(chunk), -1))
+                parts[model].append(towers[model].item(inputs))
     first = int(rows[0])
+    heads = np.concatenate(parts["retrieval"])  # [n, H, d]
     return Corpus(
         first_row=first,
-        two_tower=np.concatenate(parts["retrieval"]),
-        lightweight=np.concatenate(parts["lightweight"]),
+        two_tower=np.ascontiguousarray(heads[:, 0]),
+        lightweight=np.concatenate(parts["lightweight"]).reshape(len(rows), -1),
         content=np.asarray(state.items.content[first : first + len(rows)]),
         codes=state.items.codes[first : first + len(rows)],
+        conversion=np.ascontiguousarray(heads[:, 1]) if heads.shape[1] > 1 else None,
     )
 
 
@@ -251,22 +260,24 @@ def load_index(run_dir: Path) -> Index:
         )
     state = ServingState.load(run_dir / "state")
     try:
-        vectors = {name: np.load(run_dir / f"{name}.npy", mmap_mode="r") for name in TOWERS.values()}
-        usual = asdict(AnnChoice.usual(len(vectors["two_tower"])))  # as indexes were made that do not say
+        usual = asdict(AnnChoice.usual(document["rows"]))  # as indexes were made that do not say
         searched = document.get("search", {"two_tower": usual, "clip": usual})
-        chosen = {name: AnnChoice(**searched[name]) for name in ("two_tower", "clip")}
+        named = [*TOWERS.values(), *([CONVERSION] if CONVERSION in searched else [])]
+        vectors = {name: np.load(run_dir / f"{name}.npy", mmap_mode="r") for name in named}
+        chosen = {name: AnnChoice(**choice) for name, choice in searched.items()}
         runs = dict(document["runs"])
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise AdstoolError(f"{run_dir} holds no whole index: {error}", "Run adstool index.") from None
     first = int(corpus_rows(state)[0])
     rows = slice(first, first + len(vectors["two_tower"]))
     content, codes = state.items.content[rows], state.items.codes[rows]
-    corpus = Corpus(first, vectors["two_tower"], vectors["lightweight"], content, codes)
+    corpus = Corpus(
+        first, vectors["two_tower"], vectors["lightweight"], content, codes, vectors.get(CONVERSION)
+    )
     sequence = None
-    if "sequence" in searched:
-        choice = AnnChoice(**searched["sequence"])
+    if SEQUENCE in chosen:
         table = SequenceIndex.load_vectors(run_dir / SEQUENCE)
-        search = open_ann(choice, table, run_dir / ANN, "sequence")
+        search = open_ann(chosen[SEQUENCE], table, run_dir / ANN, SEQUENCE)
         sequence = SequenceIndex(run_dir / SEQUENCE, state.items, first, table, search)
     return Index(
         run_dir,
@@ -277,6 +288,9 @@ def load_index(run_dir: Path) -> Index:
         SemanticIndex(codes),
         sequence,
         runs,
+        None
+        if corpus.conversion is None
+        else open_ann(chosen[CONVERSION], corpus.conversion, run_dir / ANN, CONVERSION),
     )
 
 
@@ -293,4 +307,5 @@ def index_as_of(index: Index, build: Callable[[], ServingState], towers: dict[st
         index.semantic,
         index.sequence.exact() if index.sequence is not None else None,
         index.runs,
+        ExactIndex(corpus.conversion) if corpus.conversion is not None else None,
     )

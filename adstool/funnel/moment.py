@@ -40,8 +40,8 @@ class Moment:
         running = (self.starts <= ts) & ((self.ends >= ts) | (self.ends == NO_TIME))
         return np.asarray(running & (self.created <= ts))
 
-    def asked(self, ctx: RequestContext, request_id: str, user_vector: np.ndarray | None) -> Asked:
-        """What the sources are told of a request; user_vector: of the retrieval tower, [d]."""
+    def asked(self, ctx: RequestContext, request_id: str, user_vectors: np.ndarray | None) -> Asked:
+        """What the sources are told of a request; user_vectors: of the retrieval towers, [H, d]."""
         index = self.index
         return Asked(
             state=index.state,
@@ -49,8 +49,9 @@ class Moment:
             request_id=request_id,
             eligible=self.eligible(ctx.ts),
             first_row=index.corpus.first_row,
-            user_vector=user_vector,
+            user_vectors=user_vectors,
             two_tower=index.two_tower,
+            conversion=index.conversion,
             clip=index.clip,
             semantic=index.semantic,
             sequence=index.sequence,

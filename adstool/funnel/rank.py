@@ -257,7 +257,7 @@ class Ranker:
         ctx = state.nobody(*about) if ctx is None else ctx
         vectors = self._users(state, ctx, first, guard)
         towers = vectors.get("retrieval")
-        asked = moment.asked(ctx, request.request_id, None if towers is None else towers[0, 0])
+        asked = moment.asked(ctx, request.request_id, None if towers is None else towers[0])
         return asked, vectors.get("lightweight")
 
     def _users(

@@ -10,7 +10,7 @@ from typing import Protocol
 import numpy as np
 
 from adstool.features.state import ServingState
-from adstool.funnel.ann import best
+from adstool.funnel.ann import VectorIndex, best
 from adstool.funnel.asked import DAY, FRESH_DAYS, Asked, Found, Source, newness
 from adstool.funnel.exploration import exploration
 from adstool.funnel.orders import first_allowed
@@ -25,9 +25,16 @@ CATEGORIES = 64  # most wanted ones whose items are looked at
 
 def two_tower(asked: Asked, depth: int) -> Found:
     """Items whose vector is nearest to the user's, by the retrieval towers."""
-    if asked.user_vector is None:
+    if asked.user_vectors is None:
         return Found.nothing()
-    return Found(*asked.two_tower.search(asked.user_vector, depth, asked.eligible))
+    return Found(*asked.two_tower.search(asked.user_vectors[0], depth, asked.eligible))
+
+
+def conversion(asked: Asked, depth: int) -> Found:
+    """Items that the user is likeliest to convert on, by the second head of the retrieval towers."""
+    if asked.user_vectors is None or asked.conversion is None:
+        return Found.nothing()
+    return Found(*asked.conversion.search(asked.user_vectors[1], depth, asked.eligible))
 
 
 def clip(asked: Asked, depth: int) -> Found:
@@ -96,6 +103,7 @@ def interests(asked: Asked, depth: int) -> Found:
 # The order decides which source is named when two found an item at the same rank.
 SOURCES: dict[str, Source] = {
     "two_tower": two_tower,
+    "conversion": conversion,
     "clip": clip,
     "semantic": semantic,
     "sequence": sequence,
@@ -121,11 +129,20 @@ class Holder(Protocol):
         """Items by the vectors of users, None without them."""
         ...
 
+    @property
+    def conversion(self) -> VectorIndex | None:
+        """Items by the conversion head's vectors, None without it."""
+        ...
+
 
 def sources_of(holder: Holder) -> dict[str, Source]:
     """The sources to ask: those that have something to go by, so that the others take no share.
 
-    `sequence` needs its model, `retargeting` any conversion.
+    `sequence` needs its model, `conversion` towers with that head, `retargeting` any conversion.
     """
-    there = {"sequence": holder.sequence is not None, "retargeting": len(holder.state.off_site) > 0}
+    there = {
+        "conversion": holder.conversion is not None,
+        "sequence": holder.sequence is not None,
+        "retargeting": len(holder.state.off_site) > 0,
+    }
     return {name: source for name, source in SOURCES.items() if there.get(name, True)}

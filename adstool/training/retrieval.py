@@ -1,4 +1,7 @@
-"""`train retrieval`: two towers under a sampled softmax with ln q subtracted, judged by recall@k."""
+"""`train retrieval`: two towers under a sampled softmax with ln q subtracted, judged by recall@k.
+
+Where the log has conversions, the towers have a second head for them: see retrieval_conversions.
+"""
 
 from __future__ import annotations
 
@@ -17,11 +20,18 @@ from adstool.models.inputs import Batch, InputSpec, input_spec
 from adstool.models.two_tower import TwoTower, TwoTowerConfig
 from adstool.training.batches import Rows
 from adstool.training.data import Examples, engaged_rows, load_training_data
-from adstool.training.losses import inclusion_log_q, same_user_hits, sampled_softmax
+from adstool.training.losses import (
+    group_softmax,
+    inclusion_log_q,
+    keep_out_log,
+    same_user_hits,
+    sampled_softmax,
+)
 from adstool.training.metrics import ranks_of, recall_at
 from adstool.training.options import Plan, TrainOptions, TrainResult, make_plan
 from adstool.training.predict import gather
 from adstool.training.record import fingerprint_of, finish_run, fit_run
+from adstool.training.retrieval_conversions import HEAD, Converted, load_converted
 from adstool.workspace import Workspace
 
 if TYPE_CHECKING:
@@ -44,6 +54,9 @@ class RetrievalTaskConfig:
     negatives: int = 512  # R items drawn uniformly a batch, beside the batch's own
     newcomers: float = 0.1  # share of the positives asked for by somebody without a past
     new_items: float = 0.1  # share of the candidates shown as they were when they were shown first
+    conversion_weight: float = 0.3  # of the conversion head's loss; 0: no such head
+    conversion_share: float = 0.25  # credited impressions in a batch, against its engaged ones
+    conversion_engaged: float = 3.0  # of the head's loss on engaged rows, against that on credited ones
 
 
 class RetrievalTask:
@@ -51,8 +64,17 @@ class RetrievalTask:
 
     name = "retrieval"
 
-    def __init__(self, model: TwoTower, examples: Examples, config: RetrievalTaskConfig) -> None:
-        self.model, self.examples, self.config = model, examples, config
+    def __init__(
+        self,
+        model: TwoTower,
+        examples: Examples,
+        config: RetrievalTaskConfig,
+        converted: Converted | None = None,
+    ) -> None:
+        """converted: what the second head of `model` learns; None where it has one head."""
+        self.model, self.examples, self.config, self.converted = model, examples, config, converted
+        if converted is not None:
+            self.converted_share = converted.share(np.asarray(examples.item_row))
         train = examples.splits["train"]
         self.engaged = engaged_rows(examples, train)
         self.rows = len(self.engaged)
@@ -80,17 +102,33 @@ class RetrievalTask:
         """User inputs of the positives, and the item inputs of all candidates, each item once."""
         examples, used = self.examples, self.model.config.history_used
         positive = self.engaged[rows]
+        credited = self._credited(len(rows), rng)
         drawn = rng.integers(0, len(self.shown), self.config.negatives)
         offset = (rng.random(len(drawn)) * self.counts[drawn]).astype(np.int64)
-        pool = np.concatenate([positive, self.by_item[self.starts[drawn] + offset]])
+        pool = np.concatenate([positive, credited, self.by_item[self.starts[drawn] + offset]])
         items, first, place = np.unique(examples.item_row[pool], return_index=True, return_inverse=True)
         user = self._askers(positive, rng)
+        if len(credited):
+            own = gather(examples, self.model.user_inputs, credited, used)
+            user = {name: torch.cat([values, own[name]]) for name, values in user.items()}
         item = gather(examples, self.model.item_inputs, self._as_new(items, pool[first], rng), used)
         batch = {f"user/{k}": v for k, v in user.items()} | {f"item/{k}": v for k, v in item.items()}
         batch["target"] = torch.from_numpy(place[: len(positive)].astype(np.int64))
         batch["share"] = torch.from_numpy(self.share[items])
         batch["user"] = torch.from_numpy(np.asarray(examples.user[positive], dtype=np.int64))
+        if self.converted is not None:
+            target = place[len(positive) : len(positive) + len(credited)]
+            batch["credited"] = torch.from_numpy(target.astype(np.int64))
+            batch["credited_share"] = torch.from_numpy(self.converted_share[items])
+            batch["advertiser"] = torch.from_numpy(self.converted.advertiser[items].astype(np.int64))
         return batch
+
+    def _credited(self, positives: int, rng: np.random.Generator) -> Rows:
+        """Rows with a conversion, drawn for a batch of so many positives; none without the head."""
+        if self.converted is None:
+            return np.zeros(0, dtype=np.int64)
+        count = max(1, round(positives * self.config.conversion_share))
+        return rng.choice(self.converted.rows["train"], count)
 
     def _askers(self, positive: Rows, rng: np.random.Generator) -> Batch:
         """The user inputs of these rows, a share of them those of newcomers with the row's own request.
@@ -120,14 +158,26 @@ class RetrievalTask:
         return np.where(chosen, first, rows)
 
     def loss(self, batch: Batch) -> Tensor:
-        """Sampled softmax and the penalty on the embeddings that were read."""
+        """Sampled softmax of every head, and the penalty on the embeddings that were read."""
         user, user_penalty = self.model.encode_user_with_penalty(_side(batch, "user/"))
         item, item_penalty = self.model.encode_item_with_penalty(_side(batch, "item/"))
-        logits = user[:, 0] @ item[:, 0].T * self.model.scale()
         target = batch["target"]
-        log_q = inclusion_log_q(batch["share"], len(target), self.config.negatives, len(self.shown))
-        hidden = same_user_hits(batch["user"], target, logits.shape[1])
-        return sampled_softmax(logits, target, log_q.to(logits.device), hidden) + user_penalty + item_penalty
+        count, scale = len(target), self.model.scale()
+        others = None
+        if self.converted is not None:
+            others = keep_out_log(batch["credited_share"], len(batch["credited"]))
+        log_q = inclusion_log_q(batch["share"], count, self.config.negatives, len(self.shown), others)
+        log_q = log_q.to(user.device)
+        hidden = same_user_hits(batch["user"], target, len(item))
+        loss = sampled_softmax(user[:count, 0] @ item[:, 0].T * scale[0], target, log_q, hidden)
+        if self.converted is not None:
+            logits = user[:, 1] @ item[:, 1].T * scale[1]
+            credited = batch["credited"]
+            own = sampled_softmax(logits[count:], credited, log_q)
+            own = own + group_softmax(logits[count:], credited, log_q, batch["advertiser"])
+            engaged = sampled_softmax(logits[:count], target, log_q, hidden)
+            loss = loss + self.config.conversion_weight * (own + self.config.conversion_engaged * engaged)
+        return loss + user_penalty + item_penalty
 
     def validate(self) -> float:
         """The cross entropy of the validation split's engaged items among all items."""
@@ -141,8 +191,7 @@ class RetrievalTask:
             return float("nan"), {"rows": 0}
         positive = positive[np.linspace(0, len(positive) - 1, min(len(positive), JUDGED)).astype(np.int64)]
         items, seen_at = item_snapshot(self.examples, rows)
-        user = self._encode("user", positive)
-        item = self._encode("item", seen_at)
+        user, item = self._encode("user", positive)[:, 0], self._encode("item", seen_at)[:, 0]
         wanted = np.searchsorted(items, self.examples.item_row[positive])
         scale = float(self.model.scale()[0].detach())
         ranks, losses = [], []
@@ -163,6 +212,26 @@ class RetrievalTask:
         loss = float(np.mean(np.concatenate(losses)))
         return loss, {**metrics, "log_loss": loss}
 
+    def judge_conversions(self, split: str) -> dict[str, Any]:
+        """recall@k of what was converted on in a split, by the conversion head, by the engagement head and by
+        popularity; empty without the head."""
+        if self.converted is None or not len(self.converted.rows[split]):
+            return {}
+        positive = self.converted.rows[split]
+        items, seen_at = item_snapshot(self.examples, self.examples.splits[split])
+        user, item = self._encode("user", positive), self._encode("item", seen_at)
+        wanted = np.searchsorted(items, self.examples.item_row[positive])
+        popular = np.tile(self.popularity[items].astype(np.float64), (len(positive), 1))
+        scores = {"": user[:, 1] @ item[:, 1].T, "engage_": user[:, 0] @ item[:, 0].T, "popular_": popular}
+        ranks = {name: ranks_of(values, wanted) for name, values in scores.items()}
+        found = {
+            f"{name}recall@{k}": recall_at(places, k)
+            for name, places in ranks.items()
+            for k in DEPTHS
+            if k < len(items)
+        }
+        return {"conversions": {"rows": len(positive), **found}}
+
     @torch.inference_mode()
     def _encode(self, side: str, rows: Rows) -> NDArray[Any]:
         encode = self.model.encode_user if side == "user" else self.model.encode_item
@@ -171,7 +240,7 @@ class RetrievalTask:
         parts = []
         for start in range(0, len(rows), 8192):
             batch = gather(self.examples, names, rows[start : start + 8192], self.model.config.history_used)
-            parts.append(encode({k: v.to(device) for k, v in batch.items()})[:, 0].float().cpu().numpy())
+            parts.append(encode({k: v.to(device) for k, v in batch.items()}).float().cpu().numpy())
         return np.concatenate(parts)
 
 
@@ -205,10 +274,11 @@ def item_snapshot(examples: Examples, split: slice) -> tuple[NDArray[np.int64], 
     return items[order].astype(np.int64), rows[order].astype(np.int64)
 
 
-def build_retrieval(spec: InputSpec, plan: Plan) -> TwoTower:
-    """Towers with fresh weights and one head."""
+def build_retrieval(spec: InputSpec, plan: Plan, *, conversions: bool = False) -> TwoTower:
+    """Towers with fresh weights and a head, with `conversions` two."""
     torch.manual_seed(plan.loop.seed)
-    return TwoTower(TwoTowerConfig(inputs=spec, **{**plan.model, "heads": ("engage",)}))
+    heads = ("engage", HEAD) if conversions else ("engage",)
+    return TwoTower(TwoTowerConfig(inputs=spec, **{**plan.model, "heads": heads}))
 
 
 def train_retrieval(
@@ -218,12 +288,16 @@ def train_retrieval(
     plan = make_plan(settings, options, PRESETS, TwoTowerConfig, RetrievalTaskConfig)
     dataset = load_training_data(ws, settings, con)
     task_config = RetrievalTaskConfig(**plan.task)
-    model = build_retrieval(input_spec(dataset), plan)
+    converted = load_converted(ws, settings, con, dataset) if task_config.conversion_weight > 0 else None
+    model = build_retrieval(input_spec(dataset), plan, conversions=converted is not None)
     fingerprint = fingerprint_of(dataset, model, plan.loop, task_config)
-    task = RetrievalTask(model, dataset, task_config)
+    fingerprint += converted.fingerprint if converted is not None else ""
+    task = RetrievalTask(model, dataset, task_config, converted)
     fitted, device = fit_run(task, plan.loop, options, run_dir, fingerprint)
     model.eval()
-    metrics = {split: task.judge(split)[1] for split in ("valid", "test")}
+    metrics = {
+        split: {**task.judge(split)[1], **task.judge_conversions(split)} for split in ("valid", "test")
+    }
     return finish_run(
         run_dir, "retrieval", "two_tower", model, fitted, device, plan.loop, metrics, dataset,
         dataset.encoder,

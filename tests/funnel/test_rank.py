@@ -303,9 +303,11 @@ def test_index_vectors_are_those_of_the_towers(ranker: Ranker, shop: Workspace) 
     assert index.runs == {"retrieval": "r1", "lightweight": "r1"}
     assert len(index.corpus) == 60
     towers = open_towers({model: shop.require_run(model, "") for model in ("retrieval", "lightweight")})
-    for model, vectors in (("retrieval", index.corpus.two_tower), ("lightweight", index.corpus.lightweight)):
+    heads = index.corpus.two_tower, index.corpus.conversion
+    for model, parts in (("retrieval", heads), ("lightweight", (index.corpus.lightweight,))):
         tower = towers[model]
         rows = np.array([3, 17]) + index.corpus.first_row
         inputs = index.state.inputs(tower.encoder, index.state.request("u1"), rows)
-        assert np.asarray(vectors[[3, 17]]) == pytest.approx(tower.item(inputs).reshape(2, -1), abs=1e-5)
-        assert isinstance(vectors, np.memmap)
+        vectors = np.concatenate([part[[3, 17]] for part in parts if part is not None], axis=1)
+        assert vectors == pytest.approx(tower.item(inputs).reshape(2, -1), abs=1e-5)
+        assert all(isinstance(part, np.memmap) for part in parts)

@@ -69,15 +69,20 @@ def test_every_kind_finds_what_the_product_finds(tmp_path: Path, kind: str) -> N
     build_ann(vectors, tmp_path, "v", choice)
     index = open_ann(choice, vectors, tmp_path, "v")
     assert isinstance(index, LanceIndex)
-    allowed = np.random.default_rng(2).random(3000) < 0.6
-    for query in queries[:4]:
+    random = np.random.default_rng(2).random(3000)
+    far = vectors @ queries[4] < 0  # what the query would find is exactly what is not allowed
+    for query, allowed in [*((query, random < 0.6) for query in queries[:4]), (queries[4], far)]:
         wanted, products = ExactIndex(vectors).search(query, 50, allowed)
         positions, scores = index.search(query, 50, allowed)
+        assert len(positions) == 50
         assert allowed[positions].all()
         assert np.isin(wanted, positions).mean() >= 0.95
         assert (np.diff(scores) <= 0).all()
         assert scores == pytest.approx(vectors[positions] @ query, abs=1e-5)
         assert scores[:3] == pytest.approx(products[:3], abs=1e-5)
+    for few in (random < 0.02, random < 0.002, random < 0.0):  # a very selective filter costs nothing
+        positions, _ = index.search(queries[5], 50, few)
+        assert positions.tolist() == ExactIndex(vectors).search(queries[5], 50, few)[0].tolist()
 
 
 def test_times_of_the_finalists_are_of_one_and_the_same_stretch(tmp_path: Path) -> None:

@@ -1,4 +1,4 @@
-"""The sources `retargeting`, `query` and `exploration`, against SQL and plain Python."""
+"""The sources `conversion`, `retargeting`, `query` and `exploration`, against SQL and plain Python."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from adstool.funnel.query_text import WORDS
 from adstool.funnel.rank import Ranker
 from adstool.funnel.request import Request
 from adstool.funnel.retargeting import HALF_LIFE_DAYS
-from adstool.funnel.sources import SOURCES
+from adstool.funnel.sources import SOURCES, sources_of
 from adstool.warehouse import open_warehouse
 from adstool.workspace import Workspace
 
@@ -65,6 +65,22 @@ def test_retargeting_brings_advertisers_seen_off_site_before_the_request(
             some += len(wanted) > 0
         assert some >= 3
     assert len(SOURCES["retargeting"](asked(ranker, user_id="nobody"), 9).positions) == 0
+
+
+def test_conversion_searches_with_the_second_head(ranker: Ranker) -> None:
+    one, tower = asked(ranker), ranker.towers["retrieval"]
+    assert tower.outputs == ("engage", "convert")
+    rows = np.arange(one.rows.start, one.rows.stop)
+    inputs = one.state.inputs(tower.encoder, one.ctx, rows)
+    scores = tower.item(inputs)[:, 1] @ tower.user(one.state.inputs(tower.encoder, one.ctx, rows[:1]))[0, 1]
+    able = np.flatnonzero(one.eligible)
+    found = SOURCES["conversion"](one, 9)
+    assert found.positions.tolist() == able[np.argsort(-scores[able], kind="stable")][:9].tolist()
+    assert found.scores == pytest.approx(scores[found.positions], abs=1e-5)
+    assert found.positions.tolist() != SOURCES["two_tower"](one, 9).positions.tolist()
+    without = dataclasses.replace(one, conversion=None)
+    assert "conversion" not in sources_of(without)
+    assert len(SOURCES["conversion"](without, 9).positions) == 0
 
 
 def test_a_query_brings_what_holds_its_words_and_what_others_took_after_it(ranker: Ranker) -> None:

@@ -7,7 +7,14 @@ import pytest
 import torch
 from torch.nn import functional
 
-from adstool.training.losses import inclusion_log_q, masked_bce, same_user_hits, sampled_softmax
+from adstool.training.losses import (
+    group_softmax,
+    inclusion_log_q,
+    keep_out_log,
+    masked_bce,
+    same_user_hits,
+    sampled_softmax,
+)
 
 
 def test_masked_labels_give_no_loss_and_no_gradient() -> None:
@@ -64,6 +71,26 @@ def test_the_corrected_sum_estimates_the_full_sum() -> None:
         log_q = inclusion_log_q(torch.tensor(share[candidates]), 10, 6, 30).numpy()
         estimates.append(np.exp(scores[candidates] - log_q).sum())
     assert np.mean(estimates) == pytest.approx(full, rel=0.02)
+
+
+def test_the_chance_of_candidates_that_are_drawn_in_two_ways() -> None:
+    rng = np.random.default_rng(2)
+    one, two = rng.dirichlet(np.ones(8)), rng.dirichlet(np.ones(8))
+    drawn = [np.unique(np.r_[rng.choice(8, 3, p=one), rng.choice(8, 2, p=two)]) for _ in range(20_000)]
+    seen = np.bincount(np.concatenate(drawn), minlength=8) / 20_000
+    log_q = inclusion_log_q(torch.tensor(one), 3, 0, 8, keep_out_log(torch.tensor(two), 2))
+    np.testing.assert_allclose(log_q.exp().numpy(), seen, atol=0.01)
+
+
+def test_a_group_is_as_probable_as_its_candidates_together() -> None:
+    rng = np.random.default_rng(3)
+    logits, log_q, group = rng.normal(size=(2, 5)), rng.normal(size=5), np.array([4, 7, 4, 9, 7])
+    shares = np.exp(logits - log_q) / np.exp(logits - log_q).sum(axis=1, keepdims=True)
+    wanted = -(np.log(shares[0, [0, 2]].sum()) + np.log(shares[1, 3])) / 2
+    found = group_softmax(
+        torch.tensor(logits), torch.tensor([2, 3]), torch.tensor(log_q), torch.tensor(group)
+    )
+    assert found.item() == pytest.approx(wanted, rel=1e-5)
 
 
 def test_popular_items_are_not_pushed_down_by_being_sampled_more() -> None:

@@ -18,6 +18,7 @@ from adstool.training.metrics import head_metrics, sigmoid
 from adstool.training.options import TrainOptions, make_plan
 from adstool.training.predict import predict_logits
 from adstool.training.record import training_device
+from adstool.training.retrieval_conversions import Converted
 
 EXAMPLES = make_examples(15000)
 
@@ -100,6 +101,31 @@ def test_retrieval_beats_popularity_where_tastes_differ(tmp_path: Path) -> None:
     assert metrics["rows"] > 200
     assert metrics["recall@10"] > metrics["popular_recall@10"] + 0.02
     assert loss < np.log(metrics["items"])
+
+
+def test_the_conversion_head_learns_what_is_converted_on(tmp_path: Path) -> None:
+    """Here only a fifth of the items is ever converted on, by those who engage with them anyway."""
+    engaged = {name: retrieval.engaged_rows(EXAMPLES, split) for name, split in EXAMPLES.splits.items()}
+    rows = {name: found[EXAMPLES.item_row[found] % 5 == 0] for name, found in engaged.items()}
+    converted = Converted(rows, np.arange(50, dtype=np.int32) // 5)
+    options = TrainOptions(epochs=3, batch_size=128, overrides={"learning_rate": "0.01"})
+    plan = make_plan(Settings(), options, retrieval.PRESETS, TwoTowerConfig, retrieval.RetrievalTaskConfig)
+    model = retrieval.build_retrieval(EXAMPLES.spec(), plan, conversions=True)
+    task = retrieval.RetrievalTask(
+        model, EXAMPLES, retrieval.RetrievalTaskConfig(32, conversion_engaged=0.3), converted
+    )
+    batch = task.load(np.arange(100), np.random.default_rng(0))
+    assert len(batch["user/categorical"]) == 125  # a quarter of the batch was converted on
+    items = batch["item/categorical"][:, 1].numpy() - 3
+    assert (items[batch["credited"].numpy()] % 5 == 0).all()
+    np.testing.assert_array_equal(batch["advertiser"].numpy(), items // 5)
+    fit(task, plan.loop, training_device(), tmp_path, "mark")
+    task.model.eval()
+    metrics = task.judge_conversions("test")["conversions"]
+    assert metrics["rows"] == len(rows["test"]) > 50
+    assert metrics["recall@10"] > metrics["engage_recall@10"] + 0.2
+    assert metrics["recall@10"] > metrics["popular_recall@10"] + 0.2
+    assert retrieval_task()[0].judge_conversions("test") == {}
 
 
 def test_nothing_engaged_is_said(tmp_path: Path) -> None:
