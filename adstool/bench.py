@@ -255,6 +255,30 @@ def rank(bench: Bench) -> Figure:
     return Figure("rank", "ms", value * 1e3, floor * 1e3, "ANN by product, dot products, heavy ranker")
 
 
+def _among(ads: int, name: str) -> Callable[[Bench], list[Figure]]:
+    """A whole request, its share of the funnel log included, among so many ads."""
+
+    def measured(bench: Bench) -> list[Figure]:
+        import numpy as np
+
+        from adstool.bench_rank import bare_request, grow, time_requests
+        from adstool.funnel.rank import Ranker
+
+        inputs, users = bench.inputs, _users(bench)
+        grown = grow(bench.workspace, bench.settings, bench.folder / name, ads)
+        with Ranker(grown, bench.settings) as ranker:
+            by_hand = bare_request(ranker, inputs, bench.folder / f"{name}-bare")
+            taken = time_requests(ranker, users, by_hand, 6 * REQUESTS)
+        floor_is = "LanceDB's 2,000 nearest, dot products, the heavy ranker's session"
+        return [
+            Figure(f"{name}_{label}", "ms", value, floor, floor_is)
+            for label, part in (("p50", 0.5), ("p99", 0.99))
+            for value, floor in [np.quantile(taken, part, axis=1).tolist()]
+        ]
+
+    return measured
+
+
 def scaling(bench: Bench) -> Figure:
     """The largest ranker's validation loss beside the floor of the power law through five sizes.
 
@@ -300,8 +324,12 @@ FIGURES: dict[str, Callable[[Bench], Figure]] = {
     "int8": int8,
     "rank": rank,
 }
-# Those that train several models: measured when asked for by name.
-LONG: dict[str, Callable[[Bench], Figure]] = {"scaling": scaling}
+# Those that train several models or grow a large catalogue: measured when asked for by name.
+LONG: dict[str, Callable[[Bench], Figure | list[Figure]]] = {
+    "scaling": scaling,
+    "rank_200k": _among(200_000, "rank_200k"),
+    "rank_1m": _among(1_000_000, "rank_1m"),
+}
 
 
 def measure(made: Workspace | None, settings: Settings, only: str | None = None) -> Iterator[Figure]:
@@ -309,11 +337,12 @@ def measure(made: Workspace | None, settings: Settings, only: str | None = None)
 
     Raises UsageError for a name that is no figure.
     """
-    known = FIGURES | LONG
+    known = {**FIGURES, **LONG}
     if only is not None and only not in known:
         raise UsageError(f"There is no figure '{only}'.", f"Figures: {', '.join(known)}.")
     with ExitStack() as stack:
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="adstool-bench-")))
         bench = Bench(folder, made, settings)
         for name in [only] if only is not None else FIGURES:
-            yield known[name](bench)
+            measured = known[name](bench)
+            yield from measured if isinstance(measured, list) else [measured]

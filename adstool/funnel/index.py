@@ -112,8 +112,9 @@ def build_index(
     users = ws.current_run("users")
     if users is not None:
         tables["sequence"] = SequenceIndex.write(users, run_dir / SEQUENCE, items, corpus_rows(state))
-    tuning = _tunings(settings, run_dir, state, corpus, towers) if tuned else _earlier_tunings(ws)
-    chosen = _build_searches(tables, run_dir, tuning)
+    queries = _queries(state, corpus, towers)
+    tuning = _tunings(settings, run_dir, corpus, queries) if tuned else _earlier_tunings(ws)
+    chosen = _build_searches(tables, queries, run_dir, tuning, settings.index.min_recall)
     with_content = int((np.abs(corpus.content).max(axis=1) > 0).sum()) if len(corpus) else 0
     known = int(np.abs(tables["sequence"]).any(axis=1).sum()) if users is not None else 0
     rows = {
@@ -157,7 +158,11 @@ def _advertisers(state: ServingState) -> np.ndarray:
 
 
 def _build_searches(
-    tables: dict[str, np.ndarray], run_dir: Path, tuning: dict[str, Any]
+    tables: dict[str, np.ndarray],
+    queries: dict[str, np.ndarray],
+    run_dir: Path,
+    tuning: dict[str, Any],
+    min_recall: float,
 ) -> dict[str, AnnChoice]:
     """Build the way of searching of each table of vectors; a choice that no longer holds leaves `tuning`."""
     chosen: dict[str, AnnChoice] = {}
@@ -165,30 +170,37 @@ def _build_searches(
         before = chosen_before(tuning.get(name), *vectors.shape)
         if before is None and tuning.pop(name, None):
             log.info("The number of items changed since '%s' was tuned: adstool index --tune", name)
-        chosen[name] = build_chosen(vectors, run_dir / ANN, name, before)
+        asked = queries.get(name, vectors[:0])
+        chosen[name] = build_chosen(vectors, run_dir / ANN, name, before, asked, min_recall)
     return chosen
 
 
-def _tunings(
-    settings: Settings, run_dir: Path, state: ServingState, corpus: Corpus, towers: dict[str, Tower]
-) -> dict[str, Any]:
-    """What `index --tune` measured, by source: users' vectors look for items, and items for their like."""
+def _queries(state: ServingState, corpus: Corpus, towers: dict[str, Tower]) -> dict[str, np.ndarray]:
+    """Real queries by source, [m, d]: users' vectors look for items, items for their like."""
     rng = np.random.default_rng(0)
     users = state.users.column("user_id").to_pylist()
     asking = [users[row] for row in rng.choice(len(users), min(QUERIES, len(users)), replace=False)]
     tower, first = towers["retrieval"], np.array([corpus.first_row])
     vectors = [tower.user(state.inputs(tower.encoder, state.request(user), first))[0, 0] for user in asking]
     filled = np.flatnonzero(np.abs(corpus.content).max(axis=1) > 0)
-    liked = rng.choice(filled, min(QUERIES, len(filled)), replace=False)
-    depth = settings.funnel.retrieve
-    asked = {
-        "two_tower": (corpus.two_tower, np.array(vectors), depth),
-        "clip": (corpus.content, corpus.content[liked], max(depth // len(SOURCES), 1)),
+    liked = np.sort(rng.choice(filled, min(QUERIES, len(filled)), replace=False))
+    found = {"two_tower": np.array(vectors), "clip": corpus.content[liked]}
+    return {name: queries for name, queries in found.items() if len(queries)}
+
+
+def _tunings(
+    settings: Settings, run_dir: Path, corpus: Corpus, queries: dict[str, np.ndarray]
+) -> dict[str, Any]:
+    """What `index --tune` measured, by source."""
+    depth, least = settings.funnel.retrieve, settings.index.min_recall
+    tables = {
+        "two_tower": (corpus.two_tower, depth),
+        "clip": (corpus.content, max(depth // len(SOURCES), 1)),
     }
     return {
-        name: tune(items, queries, deep, run_dir / f".{name}", settings.index.min_recall).to_json()
-        for name, (items, queries, deep) in asked.items()
-        if len(queries)
+        name: tune(items, queries[name], deep, run_dir / f".{name}", least).to_json()
+        for name, (items, deep) in tables.items()
+        if name in queries
     }
 
 

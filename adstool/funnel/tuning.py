@@ -256,8 +256,32 @@ def _recall(positions: np.ndarray, products: np.ndarray, depth: int) -> float:
     return float((products[positions[:k]] >= last - EQUAL).sum() / k)
 
 
-def build_chosen(vectors: np.ndarray, folder: Path, name: str, choice: AnnChoice | None) -> AnnChoice:
-    """Build the index chosen, or the usual one where nothing was measured that holds; returns which."""
-    choice = choice or AnnChoice.usual(len(vectors))
+def build_chosen(
+    vectors: np.ndarray,
+    folder: Path,
+    name: str,
+    choice: AnnChoice | None,
+    queries: np.ndarray,
+    min_recall: float,
+) -> AnnChoice:
+    """Build the index chosen, or the usual one where nothing was measured that holds; returns which.
+
+    The usual one looks into as few clusters as find enough of the 100 nearest to these queries [m, d].
+    """
+    if choice is not None:
+        build_ann(vectors, folder, name, choice)
+        return choice
+    choice = AnnChoice.usual(len(vectors))
     build_ann(vectors, folder, name, choice)
+    if choice.kind == "exact" or not len(queries):
+        return choice
+    allowed = np.ones(len(vectors), dtype=bool)
+    truth = [vectors @ query for query in queries]
+    for probes in probe_counts(choice.kind, choice.partitions):
+        fewer = replace(choice, probes=probes)
+        index = open_ann(fewer, vectors, folder, name)
+        found = [index.search(query, RECALL_AT, allowed)[0] for query in queries]
+        recalls = [_recall(one, all_, RECALL_AT) for one, all_ in zip(found, truth, strict=True)]
+        if np.mean(recalls) >= min_recall:
+            return fewer
     return choice
