@@ -21,7 +21,7 @@ from adstool.funnel.ivf import IvfIndex
 
 EXACT_ROWS = 50_000  # rows up to which the search is an exact product, unless measured otherwise
 PROBES = 60
-MAX_PARTITIONS = 1024
+MAX_PARTITIONS = 2048
 SLACK = 1.2  # how much more is asked for where a filter takes some away afterwards
 FEW = 4  # times k: as many allowed vectors are compared exactly, whatever the index
 KINDS = ("exact", "ivf", "ivf_flat", "ivf_sq", "ivf_pq", "hnsw_sq")  # the last four are LanceDB's
@@ -42,7 +42,7 @@ class AnnChoice:
         """What is used for so many vectors as long as nothing was measured on them."""
         if rows <= EXACT_ROWS:
             return cls()
-        return cls("ivf", min(int(math.sqrt(rows)), MAX_PARTITIONS), PROBES)
+        return cls("ivf", min(2 * int(math.sqrt(rows)), MAX_PARTITIONS), PROBES)
 
 
 class VectorIndex(Protocol):

@@ -83,7 +83,8 @@ class Asked:
         """
         state, ctx = self.state, self.ctx
         wanted = state.interests.of(ctx.user) * (1.0 + RECENT_LIFT * np.log1p(state.recent_categories(ctx)))
-        intent = state.interests.of_query(ctx.query, state.items.category_words)
+        # The words of the catalogue are only read where there is a query.
+        intent = state.interests.of_query(ctx.query, state.items.category_words) if ctx.query else None
         if intent is not None:
             wanted = (1.0 - QUERY_SHARE) * wanted + QUERY_SHARE * max(float(wanted.sum()), 0.0) * intent
         return np.asarray(wanted)

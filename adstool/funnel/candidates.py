@@ -60,26 +60,15 @@ def retrieve(asked: Asked, total: int, guard: Guard | None = None) -> Candidates
 def merge(found: Mapping[str, Found], share: int, total: int, filler: str = FILLER) -> Candidates:
     """The first `share` of every source, one entry an item, then more of `filler` up to `total`."""
     names = tuple(found)
-    taken = {name: min(share, len(result.positions)) for name, result in found.items()}
-    merged = _distinct(found, taken, names, total)
-    if filler in found and len(merged) < total:
-        # Down the filler's list to where enough items have come that no source had brought.
-        new = np.flatnonzero(~np.isin(found[filler].positions, merged.positions))
-        missing = total - len(merged)
-        if len(new):
-            taken[filler] = int(new[min(missing, len(new)) - 1]) + 1
-            merged = _distinct(found, taken, names, total)
-    return merged
-
-
-def _distinct(
-    found: Mapping[str, Found], taken: Mapping[str, int], names: tuple[str, ...], total: int
-) -> Candidates:
-    positions = np.concatenate([found[name].positions[: taken[name]] for name in names])
-    scores = np.concatenate([found[name].scores[: taken[name]] for name in names])
-    source = np.repeat(np.arange(len(names), dtype=np.int8), [taken[name] for name in names])
-    rank = np.concatenate([np.arange(1, taken[name] + 1, dtype=np.int32) for name in names])
-    order = np.lexsort((source, rank))
+    taken = [len(one.positions) if name == filler else share for name, one in found.items()]
+    lists = [one.positions[:k] for one, k in zip(found.values(), taken, strict=True)]
+    sizes = [len(one) for one in lists]
+    positions = np.concatenate(lists)
+    scores = np.concatenate([one.scores[:k] for one, k in zip(found.values(), taken, strict=True)])
+    source = np.repeat(np.arange(len(names), dtype=np.int8), sizes)
+    rank = np.concatenate([np.arange(1, size + 1, dtype=np.int32) for size in sizes])
+    # By rank, then source: what the filler has beyond its share comes after what every source brought.
+    order = np.argsort(rank * np.int32(len(names)) + source)
     _, first, place = np.unique(positions[order], return_index=True, return_inverse=True)
     # A source brings an item once, so the sum of its sources' powers of two says which they are.
     by = np.bincount(place, weights=np.exp2(source[order]), minlength=len(first)).astype(np.int64)

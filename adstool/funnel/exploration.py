@@ -48,9 +48,13 @@ def exploration(asked: Asked, depth: int) -> Found:
 
 
 def _drawn(little: np.ndarray, k: int, eligible: np.ndarray, random: np.random.Generator) -> np.ndarray:
-    """About k eligible positions of these by chance, all of them where there are fewer."""
-    share = max(float(eligible.mean()), 1e-9)
-    tried = int(k / share) + 1
-    if tried < len(little):
-        little = little[random.choice(len(little), tried, replace=False)]
-    return np.asarray(little[eligible[little]][:k])
+    """k eligible positions of these by chance, all of them where there are fewer."""
+    tried = 2 * k
+    while tried < len(little):
+        drawn = little[random.choice(len(little), tried, replace=False)]
+        drawn = drawn[eligible[drawn]]
+        if len(drawn) >= k:
+            return np.asarray(drawn[:k])
+        tried *= 4
+    able = little[eligible[little]]
+    return np.asarray(able[random.choice(len(able), k, replace=False)] if len(able) > k else able)

@@ -31,11 +31,21 @@ class Moment:
         within = state.popularity_within[rows]
         new = newness(self.created, state.as_of)
         self.orders = Orders.of(self.popularity, self.created, category, advertiser, within, new)
+        moments = [self.created, self.starts, self.ends[self.ends != NO_TIME] + 1]
+        self._changes = np.unique(np.concatenate(moments))
+        self._eligible: tuple[int, np.ndarray] | None = None
         priced = state.spec.corpus == "ad"
         self.bids = bids_of(state.items.numbers("bid")[rows], settings.auction.reserve) if priced else None
 
     def eligible(self, ts: int) -> np.ndarray:
-        """bool [n]: made by then, and its campaign runs; unknown times do not exclude."""
+        """bool [n]: made by then, and its campaign runs; unknown times do not exclude. Not to be written to:
+        it is the same array until an item or a campaign begins or ends."""
+        stretch = int(np.searchsorted(self._changes, ts, side="right"))
+        if self._eligible is None or self._eligible[0] != stretch:
+            self._eligible = stretch, self._running(ts)
+        return self._eligible[1]
+
+    def _running(self, ts: int) -> np.ndarray:
         # NO_TIME lies before everything: an unknown start has passed, an unknown end must not count so.
         running = (self.starts <= ts) & ((self.ends >= ts) | (self.ends == NO_TIME))
         return np.asarray(running & (self.created <= ts))

@@ -221,8 +221,10 @@ def layouts(rows: int) -> list[tuple[str, int]]:
 
 
 def probe_counts(kind: str, partitions: int) -> list[int]:
-    """Numbers of partitions to look into, rising by half from a fiftieth of them."""
-    counts = [1 if kind == "hnsw_sq" else min(partitions, max(2, partitions // 50))]
+    """Numbers of partitions to look into, rising by half from a fiftieth of them, or from fewer where asking
+    costs nothing."""
+    least = {"hnsw_sq": 1, "ivf": max(2, partitions // 500)}.get(kind, max(2, partitions // 50))
+    counts = [min(partitions, least)]
     while counts[-1] < partitions:
         counts.append(min(partitions, max(counts[-1] + 1, int(counts[-1] * 1.5))))
     return counts
