@@ -149,10 +149,10 @@ def ingest_jsonl(bench: Bench) -> Figure:
 
 def int8(bench: Bench) -> Figure:
     """The heavy ranker on 200 ads in int8, beside full precision, both through ONNX Runtime, one thread."""
-    from adstool.serving.scorer import Scorer, int8_name
+    from adstool.serving.scorer import Scorer, quantized_variant
 
     run = bench.workspace.require_run("engagement", "train engagement")
-    if not (run / int8_name("model.onnx")).is_file():
+    if quantized_variant(run) != ".int8":
         raise UsageError("The engagement model has no int8 form.", "adstool quantize engagement")
     small, full = (Scorer(run, quantized=quantized) for quantized in (True, False))
     inputs = bench.inputs

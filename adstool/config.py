@@ -159,11 +159,14 @@ class AuctionSettings:
 
 @dataclass(frozen=True)
 class QuantizationSettings:
-    """The limits a quantized model must stay within."""
+    """The limits a quantized model must stay within, against full precision."""
 
-    max_ne_loss: float = 0.0005  # relative rise of normalized entropy
-    max_calibration_shift: float = 0.01
-    min_topk_overlap: float = 0.95
+    max_ne_loss: float = 0.0005  # relative rise of normalized entropy of any head
+    max_calibration_shift: float = 0.01  # of the sum of any head's predictions
+    min_topk_overlap: float = 0.95  # of the better half of each request
+    max_size_ratio: float = 0.8
+    max_p50_ratio: float = 1.5  # of the median latency
+    max_p99_ratio: float = 3.0
 
 
 @dataclass(frozen=True)

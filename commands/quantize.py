@@ -1,4 +1,4 @@
-"""adstool quantize: a model in int8, put into use when it loses nothing that matters."""
+"""adstool quantize: a model in fewer bits, put into use when it loses nothing that matters."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import Annotated, Any
 import typer
 
 from adstool.commands._context import globals_of, open_workspace
-from adstool.commands._output import emit, next_verb, print_json, say, show, table
+from adstool.commands._output import emit, next_verb, print_json, say, table
 from adstool.errors import GateNotPassed
 
 
@@ -19,11 +19,16 @@ def register(app: typer.Typer) -> None:
 
 def quantize(
     context: typer.Context,
-    model: Annotated[str, typer.Argument(help="engagement, lightweight or retrieval.")],
-    scheme: Annotated[str, typer.Option(help="int8: tables by row, dense layers by output.")] = "int8",
+    model: Annotated[str, typer.Argument(help="engagement, conversion, lightweight or retrieval.")],
+    scheme: Annotated[
+        str, typer.Option(help="int8: tables by row, dense layers by output. int4: tables of four bits.")
+    ] = "int8",
     max_ne_loss: Annotated[
         float | None, typer.Option(help="Largest relative rise of normalized entropy of any head.")
     ] = None,
+    compare: Annotated[
+        bool, typer.Option(help="Measure every technique beside the scheme, and keep the table with the run.")
+    ] = True,
 ) -> None:
     """Quantize the model in use; refused (exit 3) and kept aside when it breaks a limit of [quantization]."""
     workspace, settings = open_workspace(context)
@@ -34,7 +39,7 @@ def quantize(
     started = datetime.now(UTC)
     with workspace.lock(settings.warehouse.lock_wait_seconds), open_warehouse(workspace, settings) as con:
         try:
-            result = quantize_run(workspace, settings, con, model, scheme, max_ne_loss)
+            result = quantize_run(workspace, settings, con, model, scheme, max_ne_loss, compare=compare)
         except GateNotPassed as refused:
             if globals_of(context).json:
                 print_json(refused.result)
@@ -57,22 +62,32 @@ def _show(context: typer.Context, result: dict[str, Any]) -> None:
         f"{result['model']} {result['run_id']} {result['scheme']}: {verdict}; {result['size_ratio']:.0%} of "
         f"the size, {result['speedup']:.1f} x as fast, {result['topk_overlap']:.1%} of the best stay.",
     )
-    heads = result.get("heads", {})
-    rows = [
+    heads = [
         (
             name,
             h["positives"],
             h["ne"],
-            h["ne_int8"],
+            h["ne_quantized"],
             f"{h['delta_ne']:+.3%}",
             f"{h['delta_calibration']:+.2%}",
         )
-        for name, h in heads.items()
+        for name, h in result["heads"].items()
     ]
-    if rows:
-        table(context, ["head", "positives", "NE", "NE int8", "change", "calibration"], rows)
-    latency = [
-        (part, *(show(figures[p][q]) for p in ("fp32", "int8") for q in ("p50", "p99")))
-        for part, figures in result["latency_ms"].items()
+    if heads:
+        columns = ["head", "positives", "NE", f"NE {result['scheme']}", "change", "calibration"]
+        table(context, columns, heads)
+    rows = [
+        (
+            row["technique"],
+            f"{row['size_ratio']:.0%}",
+            row["p50_ms"],
+            row["p99_ms"],
+            f"{row['speedup']:.2f} x",
+            *(("" if row[k] is None else f"{row[k]:+.3%}") for k in ("delta_ne", "delta_calibration")),
+            f"{row['topk_overlap']:.1%}",
+            "" if row["passes"] else "refused",
+        )
+        for row in result["table"]
     ]
-    table(context, ["ms", "fp32 p50", "fp32 p99", "int8 p50", "int8 p99"], latency)
+    columns = ["technique", "size", "ms p50", "p99", "speed", "NE", "calibration", "best kept", "gate"]
+    table(context, columns, rows)

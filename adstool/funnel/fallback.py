@@ -13,8 +13,8 @@ from typing import TypeVar
 import numpy as np
 
 from adstool.errors import AdstoolError
-from adstool.funnel.utility import Value
 from adstool.progress import log
+from adstool.training.value import Value
 
 T = TypeVar("T")
 LONGEST = 300  # characters of a reason

@@ -11,7 +11,7 @@ from adstool.funnel.asked import Asked, newness
 from adstool.funnel.exploration import outcomes
 from adstool.funnel.index import Index
 from adstool.funnel.orders import Orders
-from adstool.funnel.utility import bids_of
+from adstool.training.value import bids_of
 
 
 class Moment:

@@ -23,9 +23,9 @@ from adstool.funnel.log import FunnelLog
 from adstool.funnel.moment import Moment
 from adstool.funnel.request import Request
 from adstool.funnel.slate import Ranked, log_stages, slate_of
-from adstool.funnel.utility import Value
 from adstool.marketplace.auction import exposure_curve, run_auction
 from adstool.serving.light import Tower
+from adstool.training.value import Value
 from adstool.workspace import Workspace
 
 if TYPE_CHECKING:

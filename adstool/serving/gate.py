@@ -1,165 +1,140 @@
-"""The gate of a quantized model: what it loses on held-out requests against full precision, what it gains."""
+"""The gate of quantized models: what a form loses on held-out rows against full precision, what it gains."""
 
 from __future__ import annotations
 
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
-from adstool.config import QuantizationSettings, Settings
-from adstool.errors import AdstoolError
-from adstool.features.engagements import NOTHING, SequenceNeeds
-from adstool.serving.light import LightScorer, Tower
-from adstool.serving.scorer import Scorer, TowerScorer, as_served
+from adstool.config import QuantizationSettings
+from adstool.serving.trials import RetrievalTrial, Said, Trial
 from adstool.training.metrics import normalized_entropy
-from adstool.workspace import Workspace, read_json
 
-if TYPE_CHECKING:
-    import duckdb
-
-    from adstool.features.dataset import Dataset
-
-MAX_ROWS = 50_000  # newest held-out rows that are scored
 MIN_POSITIVES = 20  # a head with fewer does not decide
 MIN_GROUPS = 10  # requests with enough candidates below which users stand in for requests
 MIN_GROUP = 4  # candidates in a request
-TIMED_RUNS = 60
+ROUNDS, TIMED_RUNS = 3, 40  # the best of so many rounds counts, so that a busy moment does not
 DEPTH = 100  # k of the retrieval overlap
 JUDGED_USERS = 512
-
-Inputs = Mapping[str, np.ndarray]
+CHUNK = 4096  # rows scored at once
 
 
 @dataclass(frozen=True)
 class Limits:
-    """What a quantized model may lose."""
+    """What a quantized model may lose, and must gain."""
 
     max_ne_loss: float
     max_calibration_shift: float
     min_topk_overlap: float
+    max_size_ratio: float
+    max_p50_ratio: float
+    max_p99_ratio: float
 
     @classmethod
     def of(cls, settings: QuantizationSettings, max_ne_loss: float | None) -> Limits:
         """The limits of the settings, one of them perhaps given on the command line."""
-        ne = settings.max_ne_loss if max_ne_loss is None else max_ne_loss
-        return cls(ne, settings.max_calibration_shift, settings.min_topk_overlap)
+        given = vars(settings) if max_ne_loss is None else {**vars(settings), "max_ne_loss": max_ne_loss}
+        return cls(**given)
+
+    def broken(self, measured: Mapping[str, Any], judged_ne: bool) -> list[str]:
+        """The limits that do not hold, in words."""
+        reasons = []
+        if judged_ne and measured["delta_ne"] is None:
+            reasons.append("no head has a held-out positive to judge it on")
+        elif judged_ne:
+            ne, shift = measured["delta_ne"], measured["delta_calibration"]
+            if not ne <= self.max_ne_loss:
+                reasons.append(f"NE rises by {ne:.3%}, limit {self.max_ne_loss:.3%}")
+            if not shift <= self.max_calibration_shift:
+                reasons.append(f"calibration moves by {shift:.2%}, limit {self.max_calibration_shift:.2%}")
+        overlap = measured["topk_overlap"]
+        if not overlap >= self.min_topk_overlap:
+            reasons.append(f"only {overlap:.1%} of the best stay the best, limit {self.min_topk_overlap:.1%}")
+        if not measured["size_ratio"] <= self.max_size_ratio:
+            reasons.append(f"{measured['size_ratio']:.0%} of the size, limit {self.max_size_ratio:.0%}")
+        for key, limit in (("p50_ratio", self.max_p50_ratio), ("p99_ratio", self.max_p99_ratio)):
+            if not measured[key] <= limit:
+                reasons.append(f"{key[:3]} is {measured[key]:.2f} of that before, limit {limit:.2f}")
+        return reasons
 
 
-def judge(
-    ws: Workspace,
-    settings: Settings,
-    con: duckdb.DuckDBPyConnection,
-    run: Path,
-    name: str,
-    variant: str,
-    limits: Limits,
-) -> dict[str, Any]:
-    """Compare the run's graphs of form `variant` with its full-precision ones on the test split.
+def judge(trial: Trial, variants: Sequence[str]) -> dict[str, dict[str, Any]]:
+    """By variant, full precision "" among them: what it costs and gains against full precision.
 
-    Returns {accepted, reasons, limits, delta_ne, delta_calibration, topk_overlap, speedup, latency_ms, rows,
-    ...}. Raises AdstoolError when the data are no longer those the run was trained on.
+    {ne, delta_ne, delta_calibration, topk_overlap, heads, size_ratio, bytes, speedup, p50_ratio, p99_ratio,
+    latency_ms}; ratios are of the whole model, latency_ms by part.
     """
-    dataset = _held_out(ws, settings, con, run)
-    split = dataset.splits["test"]
-    rows = np.arange(max(split.start, split.stop - MAX_ROWS), split.stop)
-    if name == "engagement":
-        scorers = Scorer(run, quantized=False), Scorer(run, variant=variant)
-        measured = _judge_probabilities(
-            dataset, rows, settings, [s.predict for s in scorers], scorers[0].outputs, scorers[0].needs
-        )
-        served = [s.raw for s in scorers]
-        few = settings.funnel.lightweight
-        sizes = {"served": as_served(_repeat(dataset.batch(rows[:few], scorers[0].needs), few))}
-        measured |= _timed({"served": (served[0], served[1])}, sizes)
-    else:
-        towers: tuple[Tower, Tower]
-        if name == "lightweight":
-            light = LightScorer(run, quantized=False), LightScorer(run, variant=variant)
-            predict = [scorer.predict for scorer in light]
-            measured = _judge_probabilities(dataset, rows, settings, predict, light[0].outputs)
-            towers = light
-        else:
-            retrieval = TowerScorer(run, quantized=False), TowerScorer(run, variant=variant)
-            measured = {
-                "delta_ne": None,
-                "delta_calibration": None,
-                **_judge_retrieval(dataset, rows, retrieval),
-            }
-            towers = retrieval
-        items = _repeat(dataset.batch(rows[: settings.funnel.lightweight]), settings.funnel.lightweight)
-        measured |= _timed(
-            {"user": (towers[0].user, towers[1].user), "item": (towers[0].item, towers[1].item)},
-            {"user": {k: v[:1] for k, v in items.items()}, "item": items},
-        )
-    reasons = _broken(measured, limits, judged_ne=name != "retrieval")
-    return {
-        "accepted": not reasons,
-        "reasons": reasons,
-        "limits": vars(limits),
-        "rows": len(rows),
-        **measured,
+    scorers = {variant: trial.scorer(variant) for variant in ("", *variants)}
+    found = _judged_nearest(trial, scorers) if isinstance(trial, RetrievalTrial) else _judged(trial, scorers)
+    latency = _timed({variant: trial.calls(scorer) for variant, scorer in scorers.items()})
+    sizes = {variant: trial.size(variant) for variant in scorers}
+    full = {key: sum(part[key] for part in latency[""].values()) for key in ("p50", "p99")}
+    for variant, measured in found.items():
+        own = {key: sum(part[key] for part in latency[variant].values()) for key in full}
+        measured |= {
+            "bytes": sizes[variant],
+            "size_ratio": sizes[variant] / sizes[""],
+            "speedup": full["p50"] / own["p50"],
+            "p50_ratio": own["p50"] / full["p50"],
+            "p99_ratio": own["p99"] / full["p99"],
+            "latency_ms": latency[variant],
+        }
+    return found
+
+
+def _judged(trial: Trial, scorers: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
+    parts: dict[str, list[Said]] = {variant: [] for variant in scorers}
+    for rows in np.array_split(trial.rows, max(len(trial.rows) // CHUNK, 1)):
+        inputs = trial.inputs(rows)
+        for variant, scorer in scorers.items():
+            parts[variant].append(trial.say(scorer, inputs, rows))
+    said = {
+        variant: Said(*(np.concatenate([getattr(p, name) for p in some]) for name in vars(some[0])))
+        for variant, some in parts.items()
     }
+    dataset, full = trial.dataset, said[""]
+    groups = candidate_groups(np.asarray(dataset.request[trial.rows]), np.asarray(dataset.user[trial.rows]))
+    return {variant: _compared(trial, full, small, groups) for variant, small in said.items()}
 
 
-def _held_out(ws: Workspace, settings: Settings, con: duckdb.DuckDBPyConnection, run: Path) -> Dataset:
-    from adstool.training.data import load_training_data
-
-    dataset = load_training_data(ws, settings, con)
-    trained_on = read_json(run / "run.json").get("data")
-    if trained_on != dataset.fingerprint:
-        raise AdstoolError(
-            f"The data or the features have changed since {run.parent.name} {run.name} was trained, so there "
-            "are no held-out rows to judge it on.",
-            f"Train it again: adstool train {run.parent.name}",
-        )
-    return dataset
-
-
-def _judge_probabilities(
-    dataset: Dataset,
-    rows: np.ndarray,
-    settings: Settings,
-    predict: Sequence[Callable[[Inputs], np.ndarray]],
-    names: tuple[str, ...],
-    needs: SequenceNeeds = NOTHING,
-) -> dict[str, Any]:
+def _compared(trial: Trial, full: Said, small: Said, groups: np.ndarray) -> dict[str, Any]:
     """ΔNE (relative), Δcalibration (of the predicted sums) and the overlap of the better half by request."""
-    scored: list[list[np.ndarray]] = [[], []]
-    for part in np.array_split(rows, max(len(rows) // 4096, 1)):
-        inputs = dataset.batch(part, needs)
-        for which, call in enumerate(predict):
-            scored[which].append(call(inputs))
-    full, small = (np.concatenate(parts) for parts in scored)
-    labels = np.asarray(dataset.labels[rows])
     heads: dict[str, dict[str, Any]] = {}
-    for column, name in enumerate(names):
-        known = ~np.isnan(labels[:, column])
-        happened = (labels[known, column] > 0).astype(np.float64)
-        ne = [normalized_entropy(happened, p[known, column]) for p in (full, small)]
-        sums = [float(p[known, column].sum()) for p in (full, small)]
+    for column, name in enumerate(trial.heads):
+        known = ~np.isnan(trial.labels[:, column])
+        labels = trial.labels[known, column].astype(np.float64)
+        before, after = (said.probability[known, column] for said in (full, small))
+        ne = [normalized_entropy(labels, p) for p in (before, after)]
         heads[name] = {
-            "positives": int(happened.sum()),
+            "positives": int(labels.sum()),
             "ne": ne[0],
-            "ne_int8": ne[1],
+            "ne_quantized": ne[1],
             "delta_ne": ne[1] / ne[0] - 1.0 if ne[0] > 0 else float("nan"),
-            "delta_calibration": sums[1] / sums[0] - 1.0 if sums[0] > 0 else float("nan"),
+            "delta_calibration": _shift(before, after),
         }
     judged = [h for h in heads.values() if h["positives"] >= MIN_POSITIVES]
     judged = judged or [h for h in heads.values() if h["positives"] > 0]
-    weights = {action.name: action.weight for action in settings.actions}
-    weight = np.array([weights.get(name, 0.0) for name in names])
-    groups = candidate_groups(np.asarray(dataset.request[rows]), np.asarray(dataset.user[rows]))
+    amounts = {
+        name: _shift(full.amounts[:, column], small.amounts[:, column])
+        for column, name in enumerate(trial.amounts)
+    }
+    shifts = [abs(h["delta_calibration"]) for h in judged] + [abs(shift) for shift in amounts.values()]
     return {
         # The worst head decides.
         "delta_ne": max((h["delta_ne"] for h in judged), default=None),
-        "delta_calibration": max((abs(h["delta_calibration"]) for h in judged), default=None),
-        "topk_overlap": top_half_overlap(full @ weight, small @ weight, groups),
+        "delta_calibration": max(shifts) if judged else None,
+        "topk_overlap": top_half_overlap(full.worth, small.worth, groups),
         "heads": heads,
+        "amounts": amounts,
     }
+
+
+def _shift(before: np.ndarray, after: np.ndarray) -> float:
+    total = float(before.sum())
+    return float(after.sum()) / total - 1.0 if total > 0 else float("nan")
 
 
 def candidate_groups(request: np.ndarray, user: np.ndarray) -> np.ndarray:
@@ -188,62 +163,44 @@ def top_half_overlap(full: np.ndarray, small: np.ndarray, groups: np.ndarray) ->
     return float((both[counted] / half[counted]).mean()) if counted.any() else 1.0
 
 
-def _judge_retrieval(
-    dataset: Dataset, rows: np.ndarray, towers: tuple[TowerScorer, TowerScorer]
-) -> dict[str, Any]:
+def _judged_nearest(trial: Trial, scorers: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
     """How much of the items nearest to a user in full precision is nearest after quantization too."""
-    _, first = np.unique(np.asarray(dataset.item_row[rows]), return_index=True)
-    asked = dataset.batch(rows[np.linspace(0, len(rows) - 1, min(len(rows), JUDGED_USERS)).astype(np.int64)])
-    items = dataset.batch(rows[first])
+    rows = trial.rows
+    _, first = np.unique(np.asarray(trial.dataset.item_row[rows]), return_index=True)
+    some = np.linspace(0, len(rows) - 1, min(len(rows), JUDGED_USERS)).astype(np.int64)
+    asked, items = trial.inputs(rows[some]), trial.inputs(rows[first])
     depth = min(DEPTH, max(len(first) // 4, 1))
-    found = []
-    for tower in towers:
-        scores = tower.user(asked)[:, 0] @ tower.item(items)[:, 0].T
-        top = np.argpartition(-scores, depth - 1, axis=1)[:, :depth]
-        mask = np.zeros(scores.shape, dtype=bool)
-        np.put_along_axis(mask, top, True, axis=1)
-        found.append(mask)
-    overlap = float((found[0] & found[1]).sum() / found[0].sum())
-    return {"topk_overlap": overlap, "topk": depth, "items": len(first)}
+    nearest = {}
+    for variant, tower in scorers.items():
+        scores = np.einsum("uhd,ihd->uhi", tower.user(asked), tower.item(items), optimize=True)
+        top = np.argpartition(-scores, depth - 1, axis=2)[:, :, :depth]
+        nearest[variant] = np.zeros(scores.shape, dtype=bool)
+        np.put_along_axis(nearest[variant], top, True, axis=2)
+    facts: dict[str, Any] = {"topk": depth, "items": len(first), "heads": {}}
+    facts |= {"delta_ne": None, "delta_calibration": None}
+    return {
+        variant: {**facts, "topk_overlap": float((nearest[""] & mask).sum() / nearest[""].sum())}
+        for variant, mask in nearest.items()
+    }
 
 
-def _repeat(inputs: Inputs, rows: int) -> dict[str, np.ndarray]:
-    return {name: np.resize(value, (rows, *value.shape[1:])) for name, value in inputs.items()}
+def _timed(calls: Mapping[str, Mapping[str, Callable[[], Any]]]) -> dict[str, dict[str, dict[str, float]]]:
+    """By variant and part, {p50, p99} in ms of the thread's own time, all run in turns.
 
-
-def _timed(
-    runs: Mapping[str, tuple[Callable[[Inputs], Any], Callable[[Inputs], Any]]], inputs: Mapping[str, Inputs]
-) -> dict[str, Any]:
-    """Median and 99th percentile of full precision and int8, run in turns so that noise hits both alike."""
-    latency: dict[str, Any] = {}
-    totals = [0.0, 0.0]
-    for part, pair in runs.items():
-        seconds: list[list[float]] = [[], []]
-        for attempt in range(TIMED_RUNS + 5):
-            for which, call in enumerate(pair):
-                started = time.perf_counter()
-                call(inputs[part])
-                if attempt >= 5:
-                    seconds[which].append(time.perf_counter() - started)
-        latency[part] = {
-            label: {"p50": float(np.percentile(s, 50)) * 1e3, "p99": float(np.percentile(s, 99)) * 1e3}
-            for label, s in zip(("fp32", "int8"), seconds, strict=True)
-        }
-        totals = [total + float(np.median(s)) for total, s in zip(totals, seconds, strict=True)]
-    return {"speedup": totals[0] / totals[1], "latency_ms": latency}
-
-
-def _broken(measured: Mapping[str, Any], limits: Limits, judged_ne: bool) -> list[str]:
-    """The limits that do not hold, in words."""
-    reasons = []
-    ne, shift, overlap = (measured[key] for key in ("delta_ne", "delta_calibration", "topk_overlap"))
-    if judged_ne and ne is None:
-        reasons.append("no head has a held-out positive to judge it on")
-    elif judged_ne:
-        if not ne <= limits.max_ne_loss:
-            reasons.append(f"NE rises by {ne:.3%}, limit {limits.max_ne_loss:.3%}")
-        if not shift <= limits.max_calibration_shift:
-            reasons.append(f"calibration moves by {shift:.2%}, limit {limits.max_calibration_shift:.2%}")
-    if not overlap >= limits.min_topk_overlap:
-        reasons.append(f"only {overlap:.1%} of the best stay the best, limit {limits.min_topk_overlap:.1%}")
-    return reasons
+    One thread computes; its own time leaves out what others do on a shared machine, which else decides a p99.
+    """
+    best: dict[str, dict[str, dict[str, float]]] = {variant: {} for variant in calls}
+    for part in next(iter(calls.values())):
+        for _ in range(ROUNDS):
+            seconds: dict[str, list[float]] = {variant: [] for variant in calls}
+            for attempt in range(TIMED_RUNS + 3):
+                for variant, parts in calls.items():
+                    started = time.thread_time()
+                    parts[part]()
+                    if attempt >= 3:
+                        seconds[variant].append(time.thread_time() - started)
+            for variant, measured in seconds.items():
+                kept = best[variant].setdefault(part, {"p50": float("inf"), "p99": float("inf")})
+                for key, percentile in (("p50", 50), ("p99", 99)):
+                    kept[key] = min(kept[key], float(np.percentile(measured, percentile)) * 1e3)
+    return best

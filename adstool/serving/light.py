@@ -70,19 +70,21 @@ class LightScorer(RunScorer):
         codes = state.codes(self.encoder, ctx, rows, [name for name in GROUPS if name in self._columns])
         return np.asarray(self.calibration.apply(probability, codes))
 
-    def predict(self, inputs: Mapping[str, np.ndarray]) -> np.ndarray:
-        """Calibrated probabilities [n, H] of rows of inputs (dataset.INPUTS), every row another pair."""
+    def predict(self, inputs: Mapping[str, np.ndarray], request: np.ndarray | None = None) -> np.ndarray:
+        """Calibrated probabilities [n, H] of rows of inputs (dataset.INPUTS), every row another pair.
+
+        request: numbers [n]; rows of one request that follow each other share its user, and go faster.
+        """
         users, items = self.user(inputs), self.item(inputs)
+        count = len(items)
+        starts = np.arange(count) if request is None else np.flatnonzero(np.diff(request, prepend=-1))
         columns = self.config.get("cross", [])
-        parts = [
-            self.probability(
-                users[row : row + 1],
-                items[row : row + 1],
-                inputs["numeric"][row : row + 1, columns] if columns else None,
-            )
-            for row in range(len(items))
-        ]
-        made = np.concatenate(parts) if parts else np.zeros((0, len(self.outputs)), dtype=np.float32)
+        crossed = inputs["numeric"][:, columns] if columns else None
+        made = np.zeros((count, len(self.outputs)), dtype=np.float32)
+        for start, stop in zip(starts, [*starts[1:], count], strict=True):
+            part = slice(start, stop)
+            cross = None if crossed is None else crossed[part]
+            made[part] = self.probability(users[start : start + 1], items[part], cross)
         return self.calibrated(made, inputs["categorical"])
 
     @property

@@ -13,6 +13,7 @@ import onnxruntime
 from adstool.errors import AdstoolError
 from adstool.features.encoder import FeatureEncoder, feature_digest
 from adstool.features.engagements import NOTHING, SHARED_INPUTS, SequenceNeeds
+from adstool.progress import log
 from adstool.training.calibration import GROUPS, Calibration
 from adstool.training.calibration import NAME as CALIBRATION
 from adstool.workspace import read_json
@@ -24,23 +25,16 @@ SHARED = "shared"  # the name of a graph's dimension that is its rows, or one th
 _TYPES = {"tensor(int64)": np.int64, "tensor(int32)": np.int32, "tensor(float)": np.float32}
 
 
-INT8 = ".int8"
-
-
 def graph_file(file: str, variant: str) -> str:
     """An exported file in one of its forms: model.onnx, and model.int8.onnx for the variant ".int8"."""
     return file.removesuffix(".onnx") + variant + ".onnx"
 
 
-def int8_name(file: str) -> str:
-    """The quantized form of an exported file."""
-    return graph_file(file, INT8)
-
-
-def uses_int8(run_dir: Path) -> bool:
-    """Whether the run has quantized graphs that passed their gate."""
+def quantized_variant(run_dir: Path) -> str:
+    """The ending of the run's quantized graphs that passed their gate, such as ".int8"; "" without any."""
     path = run_dir / QUANTIZATION
-    return path.is_file() and bool(read_json(path).get("in_use"))
+    document = read_json(path) if path.is_file() else {}
+    return f".{document.get('scheme', 'int8')}" if document.get("in_use") else ""
 
 
 def as_served(inputs: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
@@ -105,21 +99,29 @@ class RunScorer:
         self,
         run_dir: Path,
         *,
-        quantized: bool | None = None,
+        quantized: bool = True,
         threads: int = 1,
         variant: str | None = None,
     ) -> None:
-        """quantized: None takes int8 when the run's quantization passed its gate. variant: a form of the
-        graphs by the ending of their names, whatever `quantized` says."""
+        """quantized: False takes full precision also where quantized graphs passed their gate.
+
+        variant: a form of the graphs by the ending of their names, whatever `quantized` says.
+        """
         self.run_dir = run_dir
-        wanted = uses_int8(run_dir) if quantized is None else quantized
-        self.variant = variant if variant is not None else INT8 if wanted else ""
+        self.chosen = variant is not None
+        self.variant = variant if variant is not None else quantized_variant(run_dir) if quantized else ""
         self.threads = threads
         self.config: dict[str, Any] = read_json(run_dir / "config.json")
 
     def session(self, file: str) -> GraphSession:
-        """A graph of the run in the form in use."""
-        return GraphSession(self.run_dir / graph_file(file, self.variant), self.threads)
+        """A graph of the run in the form in use; in full precision where that form cannot be loaded."""
+        try:
+            return GraphSession(self.run_dir / graph_file(file, self.variant), self.threads)
+        except AdstoolError as error:
+            if self.chosen or not self.variant:
+                raise
+            log.warning("%s Full precision serves instead: adstool quantize mends it.", error.message)
+            return GraphSession(self.run_dir / file, self.threads)
 
     @cached_property
     def encoder(self) -> FeatureEncoder:

@@ -15,7 +15,7 @@ from adstool.funnel.ann import AnnChoice, ExactIndex, best, build_ann, open_ann
 from adstool.funnel.asked import Found
 from adstool.funnel.candidates import FILLER, merge
 from adstool.funnel.ivf import IvfIndex
-from adstool.funnel.utility import Value, bids_of, paid_head
+from adstool.training.value import Value, bids_of, paid_head
 
 
 def found(*positions: int) -> Found:

@@ -13,7 +13,6 @@ from training.synthetic import SyntheticExamples, make_examples
 
 from adstool.config import Action, Settings
 from adstool.errors import UsageError
-from adstool.funnel.utility import Value
 from adstool.models.engagement import EngagementConfig, EngagementModel
 from adstool.models.registry import load_model
 from adstool.serving.export import export_run
@@ -24,6 +23,7 @@ from adstool.training.metrics import amount_metrics
 from adstool.training.options import Plan, TrainOptions, TrainResult, make_plan
 from adstool.training.predict import gather, predict_amounts
 from adstool.training.train import entropies_before, train_model
+from adstool.training.value import Value
 from adstool.training.warm_start import warm_start
 from adstool.workspace import Workspace, write_json
 
