@@ -139,6 +139,7 @@ class FunnelSettings:
     retrieve: int = 2000  # candidates of all sources together
     lightweight: int = 200  # kept by the lightweight ranker
     slate: int = 10  # shown
+    budget_ms: float = 0.0  # a request that would take longer leaves out sources and candidates; 0: none does
 
 
 @dataclass(frozen=True)

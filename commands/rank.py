@@ -39,6 +39,9 @@ def rank(
     slate: Annotated[int | None, typer.Option("-k", min=1, max=1000, help="Items in a slate.")] = None,
     surface: Annotated[str | None, typer.Option(help="Where the slate is shown, with --user.")] = None,
     query: Annotated[str | None, typer.Option(help="What the user searches for, with --user.")] = None,
+    budget_ms: Annotated[
+        float | None, typer.Option(min=0.1, help="Leave out what would make a request take longer.")
+    ] = None,
     explain: Annotated[bool, typer.Option("--explain", help="Why each item is there.")] = False,
     at: Annotated[
         str | None, typer.Option(metavar="TS", help="Rank with what was known at that time (ISO 8601).")
@@ -62,7 +65,7 @@ def rank(
     length = settings.funnel.slate if slate is None else slate
     if requests is None:
         request = {"user_id": user, "surface": surface, "query": query}
-        answer = ranker.rank(request, k=length, at=moment, explain=explain)
+        answer = ranker.rank(request, k=length, at=moment, explain=explain, budget_ms=budget_ms)
         if globals_of(context).json:
             print_json(answer)
         else:
@@ -70,7 +73,7 @@ def rank(
         _flush(ranker, workspace, settings)
         return
     with _lines(requests) as lines:
-        refused = _stream(ranker, workspace, settings, lines, length, moment, explain)
+        refused = _stream(ranker, workspace, settings, lines, length, moment, explain, budget_ms)
     if refused:
         raise AdstoolError(
             f"{refused} request{'s' if refused > 1 else ''} could not be read; the others were served.",
@@ -97,6 +100,7 @@ def _stream(
     length: int,
     moment: Any,
     explain: bool,
+    budget_ms: float | None,
 ) -> int:
     """A slate a line, each printed as soon as it is known; returns how many lines could not be read."""
     from adstool.funnel.request import Request
@@ -114,7 +118,7 @@ def _stream(
                     json.dumps({"line": number, "error": error.message, "try": error.hint}) + "\n"
                 )
                 continue
-            print_json(ranker.rank(request, at=moment, explain=explain))
+            print_json(ranker.rank(request, at=moment, explain=explain, budget_ms=budget_ms))
             if ranker.log.pending >= FLUSH_ROWS:
                 _flush_if_free(ranker, workspace, settings)
     finally:
@@ -179,5 +183,10 @@ def _show(context: typer.Context, answer: dict[str, Any]) -> None:
         say(context, f"Note: {answer['note']}.")
     for fallback in answer.get("fallbacks", ()):
         say(context, f"{fallback['stage']} failed, served: {fallback['served']}. {fallback['reason']}")
+    if "trimmed" in answer:
+        trimmed = answer["trimmed"]
+        left = [f"sources {', '.join(trimmed['sources'])}"] if trimmed.get("sources") else []
+        left += [f"all but {trimmed['heavy']} candidates of the heavy ranker"] if "heavy" in trimmed else []
+        say(context, f"No time for {' and '.join(left)}.")
     latency = ", ".join(f"{name} {show(ms)}" for name, ms in answer["latency_ms"].items())
     say(context, f"ms: {latency}")

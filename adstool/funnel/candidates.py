@@ -48,7 +48,7 @@ def retrieve(asked: Asked, total: int, guard: Guard | None = None) -> Candidates
     depth = {name: total if name == FILLER else share for name in sources}
     found = {}
     for name, source in sources.items():
-        brought = guard.attempt(name, partial(source, asked, depth[name]), "the other sources")
+        brought = guard.source(name, partial(source, asked, depth[name]))
         found[name] = Found.nothing() if brought is None else brought
     if len(found[FILLER].positions) or not guard.fallbacks:
         return merge(found, share, total)

@@ -6,6 +6,7 @@ a source -> the other sources -> the most popular items.
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TypeVar
@@ -13,10 +14,13 @@ from typing import TypeVar
 import numpy as np
 
 from adstool.errors import AdstoolError
+from adstool.funnel.pace import Deadline
 from adstool.progress import log
 from adstool.training.value import Value
 
 T = TypeVar("T")
+SIZED = ("heavy",)  # stages whose cost depends on how many candidates they are given: they are timed apart
+NEEDED = ("two_tower", "popular")  # sources that are asked however late it is
 LONGEST = 300  # characters of a reason
 
 
@@ -30,14 +34,18 @@ class Fallback:
 
 
 class Guard:
-    """Runs the stages of one request; a failure becomes a Fallback, or is raised where `strict`."""
+    """Runs the stages of one request; a failure becomes a Fallback, or is raised where `strict`.
 
-    def __init__(self, strict: bool) -> None:
-        self._strict = strict
+    Given a deadline, sources for which there is no time bring nothing, and it learns what stages cost.
+    """
+
+    def __init__(self, strict: bool, deadline: Deadline | None = None) -> None:
+        self._strict, self.deadline = strict, deadline
         self.fallbacks: list[Fallback] = []
 
     def attempt(self, stage: str, call: Callable[[], T], served: str) -> T | None:
         """What `call` returns; None when it fails, with the reason and what is `served` noted."""
+        begun = time.perf_counter()
         try:
             return call()
         except Exception as error:  # a request is answered whatever is wrong inside
@@ -45,6 +53,15 @@ class Guard:
                 raise
             self.fallbacks.append(Fallback(stage, _reason(error), served))
             return None
+        finally:
+            if self.deadline is not None and stage not in SIZED:
+                self.deadline.pace.learn(stage, 1e3 * (time.perf_counter() - begun))
+
+    def source(self, name: str, call: Callable[[], T]) -> T | None:
+        """What a candidate source brings; None when it fails, or when there is no time for it."""
+        if self.deadline is not None and name not in NEEDED and self.deadline.skips(name):
+            return None
+        return self.attempt(name, call, "the other sources")
 
 
 class Warnings:

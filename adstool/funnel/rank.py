@@ -21,6 +21,7 @@ from adstool.funnel.index import Index, index_as_of
 from adstool.funnel.loaded import Loaded, Refusals, load
 from adstool.funnel.log import FunnelLog
 from adstool.funnel.moment import Moment
+from adstool.funnel.pace import Deadline, Pace
 from adstool.funnel.request import Request
 from adstool.funnel.slate import Ranked, log_stages, slate_of
 from adstool.marketplace.auction import exposure_curve, run_auction
@@ -58,6 +59,7 @@ class Ranker:
         self.ws, self.settings, self.con, self.strict = ws, settings, con, strict
         self.log = FunnelLog()
         self._refusals, self._warnings = Refusals(), Warnings()
+        self._pace = Pace()
         loaded = load(ws)
         self._use(loaded, Moment(loaded.index, settings))
         # What is wrong in the settings is said before the first request.
@@ -146,15 +148,17 @@ class Ranker:
         k: int | None = None,
         at: datetime | None = None,
         explain: bool = False,
+        budget_ms: float | None = None,
     ) -> dict[str, Any]:
         """The slate of one request, as DESIGN's slate line; its candidates wait in the log for `flush`.
 
         k: the slate's length where the request names none. at: what was known at that moment, instead of
-        the index's. explain: with a reason for every item and the counts of every stage. Raises DataError
-        for a request that cannot be read.
+        the index's. explain: with a reason for every item and the counts of every stage. budget_ms: the time
+        it may take, instead of the setting's; sources and candidates that would make it late are left out,
+        and the slate says which. Raises DataError for a request that cannot be read.
         """
         parsed = self.parse(request, k)
-        ranked = self.stages(parsed, at)
+        ranked = self.stages(parsed, at, budget_ms)
         index = self.index_at(at)
         log_stages(self.log, ranked, index)
         self._warnings.say(ranked.fallbacks)
@@ -170,16 +174,18 @@ class Ranker:
         """What the candidate sources are told of a request."""
         return self._ask(request, at, Guard(strict=True))[0]
 
-    def stages(self, request: Request, at: datetime | None = None) -> Ranked:
+    def stages(self, request: Request, at: datetime | None = None, budget_ms: float | None = None) -> Ranked:
         """Every stage's candidates and scores for one request; nothing is logged."""
         moment, settings = self._moment(at), self.settings.funnel
-        clock, guard = _Clock(), Guard(self.strict)
+        deadline = Deadline(self._pace, settings.budget_ms if budget_ms is None else budget_ms)
+        clock, guard = _Clock(), Guard(self.strict, deadline)
         asked, user = self._ask(request, at, guard)
         candidates = retrieve(asked, settings.retrieve, guard)
         clock.lap("retrieval")
         bids = None if moment.bids is None else moment.bids[candidates.positions]
         light = self._light(asked, user, moment.index, candidates.positions, bids, guard)
-        kept = best(light.score, settings.lightweight)
+        scored = deadline.candidates(settings.lightweight, request.k)
+        kept = best(light.score, scored)
         clock.lap("lightweight")
         rows = candidates.positions[kept] + asked.first_row
         kept_bids = None if bids is None else bids[kept]
@@ -189,9 +195,9 @@ class Ranker:
             "the lightweight ranker's order" if light.heads else "the order of the sources",
         )
         final = light.take(kept) if heavy is None else heavy
-        clock.lap("heavy")
+        self._pace.learn("heavy", clock.lap("heavy"), scored / settings.lightweight)
         chosen, prices = self._auction(final, kept_bids, rows, request.k)
-        clock.lap("auction")
+        self._pace.learn("auction", clock.lap("auction"))
         return Ranked(
             request,
             asked.ctx,
@@ -206,6 +212,7 @@ class Ranker:
             prices,
             kept_bids,
             guard.fallbacks,
+            deadline.trimmed(),
             clock.total(),
         )
 
@@ -342,10 +349,11 @@ class _Clock:
         self._laps: dict[str, float] = {}
         self._started = self._last = time.perf_counter()
 
-    def lap(self, name: str) -> None:
+    def lap(self, name: str) -> float:
         now = time.perf_counter()
         self._laps[name] = (now - self._last) * 1e3
         self._last = now
+        return self._laps[name]
 
     def total(self) -> dict[str, float]:
         return {**self._laps, "total": (self._last - self._started) * 1e3}

@@ -35,6 +35,7 @@ class Ranked:
     prices: np.ndarray | None  # float64 [slots], a click; None for a corpus without bids
     bids: np.ndarray | None  # float64 [n]; None for a corpus without bids
     fallbacks: list[Fallback]  # stages that failed, and what stands here instead of theirs
+    trimmed: Mapping[str, object]  # what there was no time for: see Deadline.trimmed
     latency_ms: dict[str, float]
 
     def rows(self, index: Index) -> np.ndarray:
@@ -73,7 +74,8 @@ def log_stages(log: FunnelLog, ranked: Ranked, index: Index) -> None:
 
 def slate_of(ranked: Ranked, index: Index, typical: Mapping[str, float], explain: bool) -> dict[str, Any]:
     """The slate line; `typical`: the amount that counts as one of the actions that are counted or timed. A
-    note says what was out of the ordinary, `fallbacks` which stages failed, why, and what was served instead.
+    note says what was out of the ordinary, `fallbacks` which stages failed, why, and what was served instead,
+    `trimmed` what there was no time for.
 
     explain: with the title of every item and the reasons for it, and the counts of every stage.
     """
@@ -90,6 +92,8 @@ def slate_of(ranked: Ranked, index: Index, typical: Mapping[str, float], explain
         notes.append(_why_empty(ranked))
     if notes:
         slate["note"] = "; ".join(notes)
+    if ranked.trimmed:
+        slate["trimmed"] = dict(ranked.trimmed)
     if ranked.fallbacks:
         slate["fallbacks"] = [asdict(fallback) for fallback in ranked.fallbacks]
     if explain:
