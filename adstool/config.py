@@ -140,13 +140,15 @@ class FunnelSettings:
     lightweight: int = 200  # kept by the lightweight ranker
     slate: int = 10  # shown
     budget_ms: float = 0.0  # a request that would take longer leaves out sources and candidates; 0: none does
+    threads: int = 1  # of every model; 0: all cores
 
 
 @dataclass(frozen=True)
 class IndexSettings:
-    """What `index --tune` asks of a search."""
+    """How items' vectors are kept, and what `index --tune` asks of a search."""
 
     min_recall: float = 0.95  # of the 100 nearest, by an exact search
+    vectors: str = "float32"  # float32 | int8: a quarter of the memory, a little slower to search
 
 
 @dataclass(frozen=True)

@@ -18,6 +18,7 @@ import numpy as np
 
 from adstool.errors import AdstoolError
 from adstool.funnel.ivf import IvfIndex
+from adstool.serving.rows import Rows
 
 EXACT_ROWS = 50_000  # rows up to which the search is an exact product, unless measured otherwise
 PROBES = 60
@@ -70,7 +71,7 @@ def best(scores: np.ndarray, k: int) -> np.ndarray:
 class ExactIndex:
     """A product with every vector; `vectors` float32 [n, d] may be memory-mapped."""
 
-    def __init__(self, vectors: np.ndarray) -> None:
+    def __init__(self, vectors: Rows) -> None:
         self.vectors = vectors
 
     def search(self, query: np.ndarray, k: int, allowed: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -85,7 +86,7 @@ class ExactIndex:
 class LanceIndex:
     """An index of LanceDB over a table of (position, vector)."""
 
-    def __init__(self, choice: AnnChoice, vectors: np.ndarray, folder: Path, name: str) -> None:
+    def __init__(self, choice: AnnChoice, vectors: Rows, folder: Path, name: str) -> None:
         import lancedb
 
         self._choice, self._vectors = choice, vectors
@@ -129,7 +130,7 @@ class LanceIndex:
         return positions[order], scores[order]
 
 
-def store_vectors(vectors: np.ndarray, folder: Path, name: str) -> Any:
+def store_vectors(vectors: Rows, folder: Path, name: str) -> Any:
     """A LanceDB table of (position, vector), replacing one of that name."""
     import lancedb
     import pyarrow as pa
@@ -160,7 +161,7 @@ def create_index(table: Any, choice: AnnChoice, dim: int) -> None:
     table.create_index("vector", config=config, replace=True)
 
 
-def build_ann(vectors: np.ndarray, folder: Path, name: str, choice: AnnChoice) -> None:
+def build_ann(vectors: Rows, folder: Path, name: str, choice: AnnChoice) -> None:
     """Write what `open_ann` will search besides the vectors themselves."""
     if choice.kind == "ivf":
         IvfIndex.build(vectors, choice.partitions, folder, name)
@@ -168,7 +169,7 @@ def build_ann(vectors: np.ndarray, folder: Path, name: str, choice: AnnChoice) -
         create_index(store_vectors(vectors, folder, name), choice, vectors.shape[1])
 
 
-def open_ann(choice: AnnChoice, vectors: np.ndarray, folder: Path, name: str) -> VectorIndex:
+def open_ann(choice: AnnChoice, vectors: Rows, folder: Path, name: str) -> VectorIndex:
     """The index that `build_ann` made of these vectors."""
     if choice.kind == "exact":
         return ExactIndex(vectors)

@@ -8,7 +8,6 @@ they are searched and what was measured to choose that. All of it is memory-mapp
 
 from __future__ import annotations
 
-import os
 import shutil
 import time
 from collections.abc import Callable
@@ -22,13 +21,14 @@ from adstool.config import Settings
 from adstool.errors import AdstoolError
 from adstool.features.encoder import FeatureEncoder
 from adstool.features.state import ServingState
-from adstool.funnel.ann import AnnChoice, ExactIndex, VectorIndex, open_ann
+from adstool.funnel.ann import AnnChoice, ExactIndex, VectorIndex, best, open_ann
 from adstool.funnel.semantic import SemanticIndex
 from adstool.funnel.sequence import SequenceIndex
 from adstool.funnel.sources import SOURCES
 from adstool.funnel.tuning import QUERIES, build_chosen, chosen_before, tune
 from adstool.progress import log, track
 from adstool.serving.light import Tower, open_towers
+from adstool.serving.rows import Int8Rows, Rows, load_rows, save_rows
 from adstool.serving.scorer import share_encoders
 from adstool.workspace import Workspace, read_json, write_json
 
@@ -40,7 +40,9 @@ TOWERS = {"retrieval": "two_tower", "lightweight": "lightweight"}  # model -> it
 ANN = "ann.lance"
 SEQUENCE = "sequence"
 CONVERSION = "conversion"  # the retrieval towers' second head
-FORMAT = 1  # of what an index holds; raised when an older adstool could not read it
+OVERLAP_AT = 100
+FORMS = ("float32", "int8")  # of items' vectors
+FORMAT = 2  # of what an index holds; raised when an older adstool could not read it
 
 
 @dataclass(frozen=True)
@@ -48,11 +50,11 @@ class Corpus:
     """The items that can be ranked, at positions 0 .. n - 1, and their vectors."""
 
     first_row: int  # row of the item table at position 0
-    two_tower: np.ndarray  # float32 [n, d]
-    lightweight: np.ndarray  # float32 [n, V], rows of the lightweight ranker (LightScorer.item)
+    two_tower: Rows  # [n, d]
+    lightweight: Rows  # [n, V], rows of the lightweight ranker (LightScorer.item)
     content: np.ndarray  # float32 [n, D], zeros for an item without a vector
     codes: np.ndarray  # int16 [n, L], semantic ids; L = 0 without any
-    conversion: np.ndarray | None = None  # float32 [n, d], of the retrieval towers' conversion head
+    conversion: Rows | None = None  # [n, d], of the retrieval towers' conversion head
 
     def __len__(self) -> int:
         return len(self.two_tower)
@@ -103,12 +105,11 @@ def build_index(
     state = ServingState.build(con, ws, settings, spec, items)
     corpus = encode_corpus(state, towers)
     state.save(run_dir / "state")  # after encoding, so that the codes of the items are kept with it
-    for model, name in TOWERS.items():
-        _save(run_dir / f"{name}.npy", corpus.two_tower if model == "retrieval" else corpus.lightweight)
-    tables = {"two_tower": corpus.two_tower, "clip": corpus.content}
-    if corpus.conversion is not None:
-        tables[CONVERSION] = corpus.conversion
-        _save(run_dir / f"{CONVERSION}.npy", corpus.conversion)
+    kept = _kept(corpus, settings.index.vectors)
+    for name, vectors in kept.items():
+        if name != "clip":  # whose vectors are among the features of the state
+            save_rows(run_dir / f"{name}.npy", vectors)
+    tables = {name: vectors for name, vectors in kept.items() if name != "lightweight"}
     users = ws.current_run("users")
     if users is not None:
         tables["sequence"] = SequenceIndex.write(users, run_dir / SEQUENCE, items, corpus_rows(state))
@@ -136,6 +137,7 @@ def build_index(
         },
         "search": {name: asdict(choice) for name, choice in chosen.items()},
         "tuning": tuning,
+        "vectors": {"form": settings.index.vectors, "kept": _overlap(corpus, kept, queries)},
         "rows": len(corpus),
         "item_type": state.spec.corpus,
         "as_of": state.as_of,
@@ -153,12 +155,35 @@ def build_index(
     return {**document, "seconds": round(time.perf_counter() - started, 2)}
 
 
+def _kept(corpus: Corpus, form: str) -> dict[str, Rows]:
+    """The vectors of items by name, as the index keeps them; raises AdstoolError for an unknown form."""
+    if form not in FORMS:
+        raise AdstoolError(f"index.vectors = '{form}' is not known.", f"Use one of: {', '.join(FORMS)}.")
+    vectors: dict[str, Rows] = {"two_tower": corpus.two_tower, "lightweight": corpus.lightweight}
+    vectors["clip"] = corpus.content
+    if corpus.conversion is not None:
+        vectors[CONVERSION] = corpus.conversion
+    return vectors if form == "float32" else {n: Int8Rows.of(np.asarray(v)) for n, v in vectors.items()}
+
+
+def _overlap(corpus: Corpus, kept: dict[str, Rows], queries: dict[str, np.ndarray]) -> dict[str, float]:
+    """By source, the share of the 100 nearest in float32 that are so among the vectors as they are kept."""
+    whole = {"two_tower": corpus.two_tower, "clip": corpus.content}
+    found = {}
+    for name, asked in queries.items():
+        depth = min(OVERLAP_AT, len(corpus))
+        nearest = [[set(best(rows @ query, depth)) for query in asked] for rows in (whole[name], kept[name])]
+        shared = [len(one & other) for one, other in zip(*nearest, strict=True)]
+        found[name] = float(np.mean(shared)) / depth
+    return found
+
+
 def _advertisers(state: ServingState) -> np.ndarray:
     return np.asarray(state.items.advertisers[0][corpus_rows(state)])
 
 
 def _build_searches(
-    tables: dict[str, np.ndarray],
+    tables: dict[str, Rows],
     queries: dict[str, np.ndarray],
     run_dir: Path,
     tuning: dict[str, Any],
@@ -170,7 +195,7 @@ def _build_searches(
         before = chosen_before(tuning.get(name), *vectors.shape)
         if before is None and tuning.pop(name, None):
             log.info("The number of items changed since '%s' was tuned: adstool index --tune", name)
-        asked = queries.get(name, vectors[:0])
+        asked = queries.get(name, np.asarray(vectors[:0]))
         chosen[name] = build_chosen(vectors, run_dir / ANN, name, before, asked, min_recall)
     return chosen
 
@@ -216,13 +241,6 @@ def _clear(run_dir: Path) -> None:
     run_dir.mkdir(parents=True, exist_ok=True)
     for path in run_dir.iterdir():
         shutil.rmtree(path) if path.is_dir() else path.unlink()
-
-
-def _save(path: Path, vectors: np.ndarray) -> None:
-    temporary = path.with_name(f".{path.name}.tmp")
-    with open(temporary, "wb") as handle:
-        np.save(handle, vectors)
-    os.replace(temporary, path)
 
 
 def corpus_rows(state: ServingState) -> np.ndarray:
@@ -275,7 +293,7 @@ def load_index(run_dir: Path) -> Index:
         usual = asdict(AnnChoice.usual(document["rows"]))  # as indexes were made that do not say
         searched = document.get("search", {"two_tower": usual, "clip": usual})
         named = [*TOWERS.values(), *([CONVERSION] if CONVERSION in searched else [])]
-        vectors = {name: np.load(run_dir / f"{name}.npy", mmap_mode="r") for name in named}
+        vectors = {name: load_rows(run_dir / f"{name}.npy") for name in named}
         chosen = {name: AnnChoice(**choice) for name, choice in searched.items()}
         runs = dict(document["runs"])
     except (OSError, ValueError, KeyError, TypeError) as error:

@@ -7,7 +7,6 @@ beside LanceDB by `index --tune`.
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 
 import numpy as np
@@ -15,9 +14,10 @@ import numpy as np
 from adstool.content.kmeans import kmeans, nearest
 from adstool.errors import AdstoolError
 from adstool.features.items import mapped
+from adstool.serving.rows import Rows, load_rows, save_rows
 
 SAMPLED = 64  # vectors a cluster from which the centres are learned
-PARTS = ("centres", "starts", "positions", "vectors")
+PARTS = ("centres", "starts", "positions")  # beside the vectors
 
 
 class IvfIndex:
@@ -27,15 +27,16 @@ class IvfIndex:
         """What `build` wrote; `probes` clusters are looked into. Raises AdstoolError when it is not whole."""
         try:
             arrays = [mapped(folder / f"{name}.{part}.npy") for part in PARTS]
+            self._vectors = load_rows(folder / f"{name}.vectors.npy")  # [n, d], cluster by cluster
         except (OSError, ValueError, EOFError) as error:
             raise AdstoolError(f"{folder} holds no index '{name}': {error}", "Run adstool index.") from None
         self._centres = np.array(arrays[0])  # float32 [P, d]
         self._starts = arrays[1].tolist()  # of every cluster, and the end
-        self._positions, self._vectors = arrays[2:]  # int64 [n], float32 [n, d], cluster by cluster
+        self._positions = arrays[2]  # int64 [n]
         self._probes = probes
 
     @staticmethod
-    def build(vectors: np.ndarray, partitions: int, folder: Path, name: str) -> None:
+    def build(vectors: Rows, partitions: int, folder: Path, name: str) -> None:
         """Cluster the vectors [n, d] and write them, cluster by cluster, into `folder`.
 
         The same vectors give the same files.
@@ -44,15 +45,13 @@ class IvfIndex:
         drawn = rng.choice(len(vectors), min(len(vectors), SAMPLED * partitions), replace=False)
         sample = np.asarray(vectors[np.sort(drawn)], dtype=np.float32)
         centres = kmeans(sample, min(partitions, len(sample)), rng)
-        cluster, _ = nearest(vectors, centres)
+        cluster, _ = nearest(np.asarray(vectors), centres)
         order = np.argsort(cluster, kind="stable")
         starts = np.searchsorted(cluster[order], np.arange(len(centres) + 1))
         folder.mkdir(parents=True, exist_ok=True)
-        for part, array in zip(PARTS, (centres, starts, order, vectors[order]), strict=True):
-            temporary = folder / f".{name}.{part}.tmp"
-            with open(temporary, "wb") as handle:
-                np.save(handle, array)
-            os.replace(temporary, folder / f"{name}.{part}.npy")
+        for part, array in zip(PARTS, (centres, starts, order), strict=True):
+            save_rows(folder / f"{name}.{part}.npy", array)
+        save_rows(folder / f"{name}.vectors.npy", vectors.take(order, axis=0))
 
     def search(self, query: np.ndarray, k: int, allowed: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """See VectorIndex. Where the clusters looked into hold fewer than k allowed vectors, more of them are

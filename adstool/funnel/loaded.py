@@ -37,16 +37,19 @@ class Loaded:
         return _stamp(path for path, *_ in self.stamp) != self.stamp
 
 
-def load(ws: Workspace) -> Loaded:
-    """The index and models in use. Raises AdstoolError naming the verb that makes what is missing."""
+def load(ws: Workspace, threads: int = 1) -> Loaded:
+    """The index and models in use, each computing with so many threads.
+
+    Raises AdstoolError naming the verb that makes what is missing.
+    """
     # Stamps are taken before what they are of is read: a change in between is then seen as one.
     pointers = _stamp(ws.models / name / "current" for name in POINTERS)
     index = load_index(ws.require_run("index", "index"))
     engagement = ws.require_run("engagement", "train engagement")
     runs = [*(ws.models / model / run for model, run in index.runs.items()), engagement]
     changing = _stamp(run / name for run in runs for name in CHANGING)
-    towers = open_towers({model: _tower(ws, model, run) for model, run in index.runs.items()})
-    heavy = Scorer(engagement)
+    towers = open_towers({model: _tower(ws, model, run) for model, run in index.runs.items()}, threads)
+    heavy = Scorer(engagement, threads=threads)
     share_encoders(*towers.values(), heavy)
     light = towers["lightweight"]
     assert isinstance(light, LightScorer)

@@ -60,7 +60,7 @@ class Ranker:
         self.log = FunnelLog()
         self._refusals, self._warnings = Refusals(), Warnings()
         self._pace = Pace()
-        loaded = load(ws)
+        loaded = load(ws, settings.funnel.threads)
         self._use(loaded, Moment(loaded.index, settings))
         # What is wrong in the settings is said before the first request.
         run_auction(_NONE, _NONE, exposure_curve(settings.formats[0], 1), rule=settings.auction.rule)

@@ -27,6 +27,7 @@ from adstool.funnel.ann import (
     store_vectors,
 )
 from adstool.progress import log
+from adstool.serving.rows import Rows
 
 RECALL_AT = 100
 QUERIES = 48
@@ -87,7 +88,7 @@ def chosen_before(tuning: Mapping[str, Any] | None, rows: int, dim: int) -> AnnC
     return AnnChoice(**tuning["chosen"])
 
 
-def tune(vectors: np.ndarray, queries: np.ndarray, depth: int, folder: Path, min_recall: float) -> Tuning:
+def tune(vectors: Rows, queries: np.ndarray, depth: int, folder: Path, min_recall: float) -> Tuning:
     """Measure the ways of searching `vectors` [n, d] for the `depth` best of each query [m, d].
 
     `folder` is scratch and is deleted at the end. The fastest way with recall@100 of `min_recall` is chosen;
@@ -128,7 +129,7 @@ def _reason(best: Trial, exact: Trial, tried: int, rows: int) -> str:
     return f"no index that finds enough takes less than {WORTH:.0%} of the exact product's time"
 
 
-def _least_time(vectors: np.ndarray, queries: np.ndarray, depth: int, folder: Path) -> float:
+def _least_time(vectors: Rows, queries: np.ndarray, depth: int, folder: Path) -> float:
     """What LanceDB takes to return so many rows where there is nothing to search, in ms."""
     few, choice = np.asarray(vectors[:depth]), AnnChoice("ivf_flat")
     store_vectors(few, folder, "least")
@@ -138,7 +139,7 @@ def _least_time(vectors: np.ndarray, queries: np.ndarray, depth: int, folder: Pa
 
 def _sweep(
     tried: list[tuple[str, int]],
-    vectors: np.ndarray,
+    vectors: Rows,
     truth: list[np.ndarray],
     queries: np.ndarray,
     depth: int,
@@ -182,7 +183,7 @@ def _probings(kind: str, partitions: int) -> Iterator[AnnChoice]:
 
 def _final(
     trials: list[Trial],
-    vectors: np.ndarray,
+    vectors: Rows,
     queries: np.ndarray,
     depth: int,
     folder: Path,
@@ -259,7 +260,7 @@ def _recall(positions: np.ndarray, products: np.ndarray, depth: int) -> float:
 
 
 def build_chosen(
-    vectors: np.ndarray,
+    vectors: Rows,
     folder: Path,
     name: str,
     choice: AnnChoice | None,

@@ -95,9 +95,9 @@ class LightScorer(RunScorer):
 Tower = TowerScorer | LightScorer  # whatever has rows of users and of items
 
 
-def open_towers(folders: Mapping[str, Path]) -> dict[str, Tower]:
+def open_towers(folders: Mapping[str, Path], threads: int = 1) -> dict[str, Tower]:
     """The scorers of the runs that make the index's vectors, by model."""
     return {
-        model: LightScorer(run) if model == "lightweight" else TowerScorer(run)
+        model: (LightScorer if model == "lightweight" else TowerScorer)(run, threads=threads)
         for model, run in folders.items()
     }

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import os
 from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 
 LEVELS = 15  # steps of four bits
 STEPS = 40  # parts of a row's range, by which it shrinks
 LEAST = 0.5  # of the range, beyond which it does not
-CHUNK = 65_536  # rows whose ranges are searched at once, so that memory stays flat
+CHUNK = 65_536  # rows at once, so that memory stays flat
 
 
 def quantize_rows(table: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -22,6 +25,76 @@ def quantize_rows(table: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     scale = np.where(largest > 0, scale, np.float16(1.0)).astype(np.float16)
     rows = np.rint(table / scale.astype(np.float32))
     return np.clip(rows, -127, 127).astype(np.int8), scale
+
+
+@dataclass(frozen=True)
+class Int8Rows:
+    """A float32 matrix [n, d] kept in int8 with a scale a row; what is read of it comes as float32.
+
+    codes: int8 [n, d]; scale: float16 [n, 1]. Both may be memory-mapped.
+    """
+
+    codes: np.ndarray
+    scale: np.ndarray
+
+    @classmethod
+    def of(cls, matrix: np.ndarray) -> Int8Rows:
+        """The matrix, every number rounded to 127 steps of its row's largest."""
+        return cls(*quantize_rows(matrix))
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """[n, d]."""
+        return tuple(self.codes.shape)
+
+    @property
+    def dtype(self) -> np.dtype[Any]:
+        """Of what is read."""
+        return np.dtype(np.float32)
+
+    def __len__(self) -> int:
+        return len(self.codes)
+
+    def __getitem__(self, rows: Any) -> np.ndarray:
+        return np.asarray(self.codes[rows] * self.scale[rows].astype(np.float32))
+
+    def __array__(self, dtype: Any = None, copy: bool | None = None) -> np.ndarray:
+        return np.asarray(self[:], dtype=dtype)
+
+    def __matmul__(self, other: np.ndarray) -> np.ndarray:
+        """Products with other [d] or [d, m], some rows at a time."""
+        made = np.empty((len(self), *other.shape[1:]), dtype=np.float32)
+        for start in range(0, len(self), CHUNK):
+            made[start : start + CHUNK] = self[start : start + CHUNK] @ other
+        return made
+
+    def take(self, rows: np.ndarray, axis: int = 0) -> Int8Rows:
+        """These rows in this order, as they are kept; axis must be 0, as of an array."""
+        return Int8Rows(self.codes.take(rows, axis=axis), self.scale.take(rows, axis=axis))
+
+
+Rows = np.ndarray | Int8Rows  # a matrix [n, d], whichever way it is kept
+
+
+def save_rows(path: Path, rows: Rows) -> None:
+    """Write a matrix as .npy, atomically; of int8 rows the scales first, into <name>.scale.npy beside it."""
+    if isinstance(rows, Int8Rows):
+        save_rows(path.with_suffix(".scale.npy"), rows.scale)
+    temporary = path.with_name(f".{path.name}.tmp")
+    with open(temporary, "wb") as handle:
+        np.save(handle, rows.codes if isinstance(rows, Int8Rows) else rows)
+    os.replace(temporary, path)
+
+
+def load_rows(path: Path) -> Rows:
+    """What `save_rows` wrote, memory-mapped; raises OSError, EOFError or ValueError when damaged."""
+    matrix = np.asarray(np.load(path, mmap_mode="r"))
+    if matrix.dtype != np.int8:
+        return matrix
+    scale = np.asarray(np.load(path.with_suffix(".scale.npy"), mmap_mode="r"))
+    if scale.shape != (len(matrix), 1):
+        raise ValueError(f"{path.name} has {len(matrix)} rows and scales of shape {scale.shape}")
+    return Int8Rows(matrix, scale)
 
 
 @dataclass(frozen=True)

@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import dataclasses
 import shutil
 
+import numpy as np
 import pytest
 
 from adstool.config import Settings
 from adstool.errors import AdstoolError
 from adstool.funnel import loaded
+from adstool.funnel.index import build_index
 from adstool.funnel.rank import Ranker
 from adstool.serving.quantization import quantize_run
+from adstool.serving.rows import Int8Rows
 from adstool.warehouse import open_warehouse
 from adstool.workspace import Workspace, read_json, write_json
 
@@ -131,3 +135,30 @@ def test_an_index_of_a_newer_adstool_is_not_taken(
     assert clicks(ranker)
     with pytest.raises(AdstoolError, match="format 99"):
         Ranker(shop_copy, settings)
+
+
+def test_int8_vectors_serve_in_a_quarter_of_the_room(shop_copy: Workspace, settings: Settings) -> None:
+    small = dataclasses.replace(settings, index=dataclasses.replace(settings.index, vectors="int8"))
+    ranker = Ranker(shop_copy, small)
+    request = ranker.parse(REQUEST)
+    before = ranker.stages(request)
+    with open_warehouse(shop_copy, small) as con, shop_copy.new_run("index") as run:
+        made = build_index(shop_copy, small, con, run)
+    assert made["vectors"]["form"] == "int8"
+    assert all(0.9 < kept <= 1.0 for kept in made["vectors"]["kept"].values())
+    assert ranker.refresh()
+    corpus = ranker.index.corpus
+    for vectors in (corpus.two_tower, corpus.lightweight):
+        assert isinstance(vectors, Int8Rows)
+        assert isinstance(vectors.codes.base, np.memmap)
+    after = ranker.stages(request)
+    assert not after.fallbacks
+    light = dict(zip(before.candidates.positions.tolist(), before.light.tolist(), strict=True))
+    both = [place for place, one in enumerate(after.candidates.positions.tolist()) if one in light]
+    assert len(both) > 0.9 * len(light)
+    wanted = np.array([light[int(after.candidates.positions[place])] for place in both])
+    assert after.light[both] == pytest.approx(wanted, rel=0.02, abs=1e-3)
+    assert np.corrcoef(after.light[both], wanted)[0, 1] > 0.999
+    wrong = dataclasses.replace(settings, index=dataclasses.replace(settings.index, vectors="int7"))
+    with open_warehouse(shop_copy, wrong) as con, pytest.raises(AdstoolError, match="int7"):
+        build_index(shop_copy, wrong, con, shop_copy.root / "elsewhere")
