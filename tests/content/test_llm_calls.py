@@ -15,7 +15,7 @@ from typing import Any
 import pytest
 from llm_server import LlmServer, Reply, Request, Script, llm_server
 
-from adstool.config import LlmSettings
+from adstool.config_services import LlmSettings
 from adstool.content.enrichment.calls import IN_A_ROW, MISFITS_IN_A_ROW, Caller, Outcome, ask_all
 from adstool.content.enrichment.chat import estimate_tokens
 from adstool.content.enrichment.connect import open_chat

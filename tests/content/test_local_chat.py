@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from adstool.config import LlmSettings
+from adstool.config_services import LlmSettings
 from adstool.content.enrichment.calls import Caller
 from adstool.content.enrichment.chat import RefusedRequest
 from adstool.content.enrichment.connect import open_chat

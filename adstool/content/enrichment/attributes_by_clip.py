@@ -9,7 +9,8 @@ from dataclasses import dataclass
 import duckdb
 import numpy as np
 
-from adstool.config import EnrichmentSettings, Settings
+from adstool.config import Settings
+from adstool.config_services import EnrichmentSettings
 from adstool.content.enrichment.prompts import ItemText
 from adstool.content.enrichment.result import EnrichResult
 from adstool.content.enrichment.store import EnrichmentStore, Key, Known, Row, read_items

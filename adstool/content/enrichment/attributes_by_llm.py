@@ -10,7 +10,8 @@ from typing import TypeVar
 
 import duckdb
 
-from adstool.config import LlmSettings, Settings
+from adstool.config import Settings
+from adstool.config_services import LlmSettings
 from adstool.content.enrichment.calls import Caller, Outcome, Usage, ask_all
 from adstool.content.enrichment.chat import Chat, estimate_tokens
 from adstool.content.enrichment.prompts import (

@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from typing import Generic, TypeVar
 
-from adstool.config import LlmSettings
+from adstool.config_services import LlmSettings
 from adstool.content.enrichment.chat import Answer, Chat, PassingFailure, RefusedRequest, estimate_tokens
 from adstool.content.enrichment.prompts import Messages, repair_messages
 from adstool.content.enrichment.schema import SchemaProblem

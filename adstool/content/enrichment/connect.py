@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import re
 
-from adstool.config import LlmSettings
+from adstool.config_services import LlmSettings
 from adstool.content.enrichment.chat import LOCAL, Chat
 from adstool.errors import AdstoolError
 

@@ -18,7 +18,7 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from adstool import __version__
-from adstool.config import LlmSettings
+from adstool.config_services import LlmSettings
 from adstool.content.enrichment.chat import (
     Answer,
     PassingFailure,

@@ -7,7 +7,7 @@ from importlib import import_module
 from pathlib import Path
 from typing import Any
 
-from adstool.config import LlmSettings
+from adstool.config_services import LlmSettings
 from adstool.content.enrichment.chat import LOCAL, Answer, RefusedRequest
 from adstool.content.enrichment.prompts import Messages
 from adstool.device import pick_device
