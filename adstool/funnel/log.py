@@ -51,6 +51,10 @@ class _Entry:
     sold: Sold | None
 
 
+def _count(entry: _Entry) -> int:
+    return sum(len(stage.rows) for stage in entry.stages)
+
+
 class FunnelLog:
     """Rows waiting to be written to the tables `funnel` and `auctions`."""
 
@@ -71,7 +75,36 @@ class FunnelLog:
     ) -> None:
         """Remember one request. ts: microseconds UTC; names: of the sources, by their numbers."""
         self._entries.append(_Entry(request_id, ts, user_id, surface, items, names, stages, sold))
-        self.pending += sum(len(stage.rows) for stage in stages)
+        self.pending += _count(self._entries[-1])
+
+    def take(self) -> FunnelLog:
+        """All that waits, as a log of its own that another thread may write; this one is then empty."""
+        taken = FunnelLog()
+        taken._entries, taken.pending = self._entries, self.pending
+        self._entries, self.pending = [], 0
+        return taken
+
+    def extend(self, later: FunnelLog) -> None:
+        """What waits in `later`, too, after what waits here."""
+        self._entries += later._entries
+        self.pending += later.pending
+
+    def forget_newest(self) -> None:
+        """Forget the last request: its slate was never shown."""
+        self.pending -= _count(self._entries.pop())
+
+    def forget_oldest(self, most: int) -> int:
+        """Forget the oldest requests until at most `most` rows wait; returns how many rows went."""
+        gone = 0
+        for place, entry in enumerate(self._entries):
+            if self.pending - gone <= most:
+                del self._entries[:place]
+                break
+            gone += _count(entry)
+        else:
+            self._entries.clear()
+        self.pending -= gone
+        return gone
 
     def write(self, con: duckdb.DuckDBPyConnection) -> int:
         """Write all that waits, in one transaction, and forget it; returns how many candidates that were."""

@@ -132,6 +132,15 @@ class Ranker:
         return self._moment(at).index
 
     @property
+    def runs(self) -> dict[str, str]:
+        """The run that serves, of the index and of every model."""
+        return {
+            "index": self.index.directory.name,
+            **self.index.runs,
+            "engagement": self.heavy.run_dir.name,
+        }
+
+    @property
     def items(self) -> int:
         """How many items the index can rank."""
         return len(self._now.index.corpus)

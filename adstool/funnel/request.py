@@ -40,6 +40,7 @@ class Request:
         user = value.get("user_id")
         if isinstance(user, bool) or not isinstance(user, str | int) or user == "":
             raise DataError("A request needs a user_id that is text.", 'For example {"user_id": "u1"}.')
+        _check_characters(user, "user_id")
         length = value.get("k")
         length = k if length is None else length
         if isinstance(length, bool) or not isinstance(length, int) or not 1 <= length <= MAX_SLATE:
@@ -71,7 +72,16 @@ def _text(value: Mapping[str, Any], field: str) -> str | None:
         return None
     if isinstance(given, bool) or not isinstance(given, str | int):
         raise DataError(f"{field} = {given!r} is not text.", "Give text or null.")
+    _check_characters(given, field)
     return str(given)
+
+
+def _check_characters(given: str | int, field: str) -> None:
+    try:
+        str(given).encode()
+    except UnicodeEncodeError:
+        # JSON can escape half of a character, which no column of text can hold: the log could not be written.
+        raise DataError(f"{field} = {given!r} holds half a character.", "Mend its encoding.") from None
 
 
 def parse_time(value: Any, field: str) -> datetime | None:
