@@ -33,6 +33,7 @@ VERBS = {
     "rank": "rank",
     "evaluate": "evaluate",
     "report": "report",
+    "serve": "serve",
     "run": "run",
     "demo": "demo",
     "bench": "bench",

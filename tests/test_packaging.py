@@ -25,15 +25,16 @@ def test_every_package_is_listed() -> None:
 
 
 def test_every_dependency_has_a_lower_and_an_upper_bound() -> None:
-    for line in PROJECT["project"]["dependencies"]:
+    extras = PROJECT["project"]["optional-dependencies"]
+    for line in [*PROJECT["project"]["dependencies"], *extras["serve"]]:
         assert ">=" in line, line
         assert "<" in line or line.startswith("packaging"), line
 
 
 def test_every_import_is_a_declared_dependency() -> None:
-    declared = {
-        re.split(r"[<>=\[]", line)[0].replace("-", "_").lower() for line in PROJECT["project"]["dependencies"]
-    }
+    project = PROJECT["project"]
+    lines = [*project["dependencies"], *project["optional-dependencies"]["serve"]]
+    declared = {re.split(r"[<>=\[]", line)[0].replace("-", "_").lower() for line in lines}
     names = {"open_clip": "open_clip_torch", "PIL": "pillow", "sklearn": "scikit_learn", "pyarrow": "pyarrow"}
     used: set[str] = set()
     for path in [*(ROOT / "adstool").rglob("*.py"), *(ROOT / "commands").rglob("*.py")]:

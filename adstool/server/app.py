@@ -1,0 +1,199 @@
+"""The application: routes, and around them a gate that counts, asks for the token and answers all errors."""
+
+from __future__ import annotations
+
+import asyncio
+import hmac
+import time
+from collections.abc import Iterator
+
+from starlette.applications import Starlette
+from starlette.exceptions import HTTPException
+from starlette.requests import ClientDisconnect
+from starlette.requests import Request as HttpRequest
+from starlette.responses import Response
+from starlette.routing import Route
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from adstool.config_services import ServeSettings
+from adstool.errors import DataError
+from adstool.progress import log
+from adstool.server.inputs import (
+    DEADLINE_HEADER,
+    JSON_TYPES,
+    LINES_TYPES,
+    Body,
+    error_of,
+    media_type,
+    parse_deadline,
+    parse_rank,
+    read_body,
+)
+from adstool.server.jobs import Job, Refused, too_late
+from adstool.server.metrics import Meters
+from adstool.server.ranking import RankingThread, to_json
+
+OPEN = "/healthz"  # asks for no token: whoever restarts a dead server needs none
+DISCONNECTED = 499  # nobody is there to read the answer; nginx's number
+
+
+def build_app(
+    ranking: RankingThread, settings: ServeSettings, meters: Meters, k: int, token: str | None
+) -> ASGIApp:
+    """The application. k: the default length of a slate; token: that every caller needs."""
+    meters.gauge("adstool_queue_depth", "Requests that wait to be ranked.", lambda: len(ranking.queue))
+    meters.gauge("adstool_ready", "1 when index and models are loaded.", lambda: float(ranking.ready))
+    handlers = _Handlers(ranking, settings, meters, k)
+    routes = [
+        Route("/rank", handlers.rank, methods=["POST"]),
+        Route("/healthz", handlers.alive, methods=["GET"]),
+        Route("/readyz", handlers.ready, methods=["GET"]),
+        Route("/metrics", handlers.metrics, methods=["GET"]),
+    ]
+    gate = _Gate(meters, token, frozenset(route.path for route in routes))
+    errors = {HTTPException: _not_ours, Refused: gate.refuse, DataError: gate.refuse, Exception: gate.fail}
+    gate.app = Starlette(routes=routes, exception_handlers=errors)
+    return gate
+
+
+class _Handlers:
+    def __init__(self, ranking: RankingThread, settings: ServeSettings, meters: Meters, k: int) -> None:
+        self._ranking, self._settings, self._meters, self._k = ranking, settings, meters, k
+
+    async def rank(self, request: HttpRequest) -> Response:
+        """Slates."""
+        started: float = request.state.started
+        header = parse_deadline(request.headers.get(DEADLINE_HEADER), DEADLINE_HEADER)
+        until = started + self._within(header) / 1e3
+        kind = media_type(request, JSON_TYPES + LINES_TYPES)
+        text = await read_body(request, self._settings.max_body_bytes, until)
+        body = parse_rank(text, kind, self._k, self._settings)
+        until = min(until, started + self._within(body.deadline_ms) / 1e3)
+        explain = request.query_params.get("explain", "") in ("1", "true")
+        lines = await self._slates(body, until, explain) if body.requests else []
+        if not body.batch:
+            return _json(200, lines[0])
+        return Response(b"".join(_in_order(body, lines)), media_type=LINES_TYPES[0])
+
+    async def _slates(self, body: Body, until: float, explain: bool) -> list[bytes]:
+        job = Job(body.requests, until, explain, asyncio.get_running_loop().create_future())
+        self._ranking.submit(job)
+        try:
+            async with asyncio.timeout(until - time.monotonic()):
+                lines = await job.answer
+        except TimeoutError:
+            job.abandoned = True
+            raise too_late("waiting") from None
+        if time.monotonic() >= until:
+            raise too_late("ranked")
+        return lines
+
+    def _within(self, asked_ms: float | None) -> float:
+        """The deadline in milliseconds: what is asked for can only lower that of the settings."""
+        return self._settings.deadline_ms if asked_ms is None else min(asked_ms, self._settings.deadline_ms)
+
+    async def alive(self, request: HttpRequest) -> Response:
+        """Whether the process answers at all."""
+        return _json(200, to_json({"alive": True}))
+
+    async def ready(self, request: HttpRequest) -> Response:
+        """Whether requests can be answered."""
+        ranker = self._ranking.ranker
+        if not self._ranking.ready or ranker is None:
+            raise Refused(503, "not_ready", "Index and models are not loaded.", "Ask again soon.")
+        return _json(200, to_json({"ready": True, "runs": ranker.runs}))
+
+    async def metrics(self, request: HttpRequest) -> Response:
+        """What was counted and timed."""
+        return Response(self._meters.text(), media_type="text/plain; version=0.0.4; charset=utf-8")
+
+
+class _Gate:
+    """Around every request: the token, the count, the time, and an answer whatever happens."""
+
+    app: ASGIApp
+
+    def __init__(self, meters: Meters, token: str | None, paths: frozenset[str]) -> None:
+        self._meters, self._paths = meters, paths
+        self._token = None if token is None else f"Bearer {token}".encode()
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http":
+            return
+        started = time.monotonic()
+        scope["state"] = {"started": started}
+        status = DISCONNECTED
+
+        async def sending(message: Message) -> None:
+            nonlocal status
+            if message["type"] == "http.response.start":
+                status = message["status"]
+            await send(message)
+
+        self._meters.in_flight.inc()
+        try:
+            app = self.app if self._may(scope) else _forbidden
+            await app(scope, receive, sending)
+        except ClientDisconnect:
+            pass
+        except Exception:  # Starlette raises it again after `fail` has answered and said it
+            pass
+        finally:
+            self._meters.in_flight.dec()
+            route = scope["path"] if scope["path"] in self._paths else "other"
+            self._meters.answered(route, status, time.monotonic() - started)
+
+    def _may(self, scope: Scope) -> bool:
+        if self._token is None or scope["path"] == OPEN:
+            return True
+        given = next((value for name, value in scope["headers"] if name == b"authorization"), b"")
+        return hmac.compare_digest(given, self._token)
+
+    async def refuse(self, request: HttpRequest, error: Exception) -> Response:
+        """The answer to what cannot be done, counted."""
+        assert isinstance(error, Refused | DataError)
+        status, reason = (error.status, error.reason) if isinstance(error, Refused) else (400, "bad_request")
+        self._meters.refused.labels(reason).inc()
+        response = _json(status, to_json(error_of(error)))
+        if status == 503:
+            response.headers["retry-after"] = "1"
+        if status in (408, 413):
+            response.headers["connection"] = "close"  # the rest of the body is not read
+        return response
+
+    async def fail(self, request: HttpRequest, error: Exception) -> Response:
+        """The answer to what should not happen; what it was is said to the operator only."""
+        if not isinstance(error, ClientDisconnect):
+            log.error("%s failed: %s: %s", request.url.path, type(error).__name__, error)
+        return _json(500, to_json({"error": "The server failed; its log says why."}))
+
+
+_forbidden = Response(
+    to_json({"error": "The token is missing or wrong.", "try": "Send Authorization: Bearer TOKEN."}) + b"\n",
+    401,
+    {"www-authenticate": "Bearer"},
+    "application/json",
+)
+
+
+def _in_order(body: Body, lines: list[bytes]) -> Iterator[bytes]:
+    """A line for every request of a batch: its slate, or what is wrong with it and where it stands."""
+    slates = iter(lines)
+    for number, entry in enumerate(body.entries, 1):
+        line = to_json({"line": number, **error_of(entry)}) if isinstance(entry, DataError) else next(slates)
+        yield line + b"\n"
+
+
+def _json(status: int, content: bytes) -> Response:
+    return Response(content + b"\n", status, media_type="application/json")
+
+
+async def _not_ours(request: HttpRequest, error: Exception) -> Response:
+    """Unknown paths and wrong methods."""
+    assert isinstance(error, HTTPException)
+    response = _json(
+        error.status_code, to_json({"error": f"{request.method} {request.url.path}: {error.detail}."})
+    )
+    for name, value in (error.headers or {}).items():
+        response.headers[name] = value
+    return response
