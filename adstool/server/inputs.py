@@ -63,7 +63,7 @@ def media_type(request: HttpRequest, known: tuple[str, ...]) -> str:
 
     One must be named: what a page in a browser may send anywhere unasked has none of these.
     """
-    given = request.headers.get("content-type", "").partition(";")[0].strip().lower()
+    given: str = request.headers.get("content-type", "").partition(";")[0].strip().lower()
     if given not in known:
         raise Refused(
             415, "bad_request", f"Content-Type is {given or 'missing'}.", f"Send one of: {', '.join(known)}."

@@ -95,7 +95,8 @@ class Meters:
 
     def text(self) -> bytes:
         """Everything, as Prometheus reads it."""
-        return generate_latest(self.registry)
+        text: bytes = generate_latest(self.registry)
+        return text
 
     def summary(self) -> dict[str, float]:
         """What a server says of itself when it ends."""
