@@ -3,24 +3,48 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
+from filelock import FileLock
 from support import run_cli
 
 from adstool.config import Settings, load_settings
 from adstool.workspace import Workspace
 
+if "PYTEST_XDIST_WORKER" in os.environ:
+    os.environ.setdefault("OMP_NUM_THREADS", "1")  # workers share the cores
+
+
+def made_once(factory: pytest.TempPathFactory, name: str, make: Callable[[Path], object]) -> Path:
+    """The folder that `make` was given to fill: once for all workers of a run in parallel."""
+    base = factory.getbasetemp()
+    shared = base.parent if "PYTEST_XDIST_WORKER" in os.environ else base
+    folder, done = shared / name, shared / f"{name}.done"
+    with FileLock(shared / f"{name}.lock"):
+        if not done.exists():
+            shutil.rmtree(folder, ignore_errors=True)  # of a worker whose attempt failed
+            folder.mkdir()
+            make(folder)
+            done.touch()
+    return folder
+
 
 @pytest.fixture(scope="session")
 def demo_made(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict[str, Any]]:
     """The demo's workspace and what `adstool --json demo` said; do not change it, copy it."""
-    root = tmp_path_factory.mktemp("demo") / "shop"
-    done = run_cli("--json", "demo", root)
-    assert done.returncode == 0, done.stderr
-    return root, json.loads(done.stdout)
+
+    def make(folder: Path) -> None:
+        done = run_cli("--json", "demo", folder / "shop")
+        assert done.returncode == 0, done.stderr
+        (folder / "said.json").write_text(done.stdout)
+
+    folder = made_once(tmp_path_factory, "demo", make)
+    return folder / "shop", json.loads((folder / "said.json").read_text())
 
 
 @pytest.fixture(scope="session")
@@ -38,9 +62,13 @@ def demo_copy(demo: Path, tmp_path: Path) -> Path:
 @pytest.fixture(scope="session")
 def shop(tmp_path_factory: pytest.TempPathFactory) -> Workspace:
     """A small workspace with models and index; do not change it, copy it."""
-    from shop import make_shop  # loads torch, which most tests do without
 
-    return make_shop(tmp_path_factory.mktemp("shop"))
+    def make(folder: Path) -> None:
+        from shop import make_shop  # loads torch, which most tests do without
+
+        make_shop(folder)
+
+    return Workspace(made_once(tmp_path_factory, "shop", make) / "shop")
 
 
 @pytest.fixture
