@@ -17,8 +17,10 @@ from adstool.models.multitask import SurfaceTowers, TaskHeads
 from adstool.models.registry import build_model, load_model, save_model
 from adstool.models.trunks import TRUNKS, DhenLayer, SelfAttention, TrunkConfig, WukongLayer, build_trunk
 from adstool.serving.export import export_run, random_inputs
-from adstool.serving.quantization import quantize_graph
+from adstool.serving.quantized_graph import Recipe, quantize_graph
 from adstool.serving.scorer import Scorer
+
+INT8 = Recipe("int8", "dynamic")
 
 SMALL = TrunkConfig(tokens=4, token_dim=6, wukong_rank=3)
 MMOE = {"multitask": "mmoe", "tower_hidden": (24,)}
@@ -63,7 +65,7 @@ def test_a_trunk_and_its_heads_are_served_as_trained(changes: dict[str, object],
         np.testing.assert_allclose(exact, wanted, atol=1e-5)
     assert exact.std(axis=0).min() > 0.01  # what is compared differs from row to row
     (tmp_path / "int8").mkdir()
-    assert quantize_graph(tmp_path / "model.onnx", tmp_path / "int8" / "model.onnx").dense
+    assert quantize_graph(tmp_path / "model.onnx", tmp_path / "int8" / "model.onnx", INT8).dense
     (tmp_path / "int8" / "config.json").write_bytes((tmp_path / "config.json").read_bytes())
     rounded = Scorer(tmp_path / "int8").predict(arrays)
     assert np.abs(rounded - exact).max() > 0
