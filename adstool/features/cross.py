@@ -47,13 +47,22 @@ GROUPS: dict[str, Group] = {
 }
 
 
+KEYS = ("category", "advertiser", "item")  # what groups are `by`; columns are in this order
+
+
 def cross_columns(numeric: Sequence[str], groups: Sequence[str]) -> list[int]:
-    """The places among the numeric columns of those of these groups. Raises UsageError for an unknown one."""
+    """The places among the numeric columns of those of these groups, key by key, so that what is looked up
+    together lies together. Raises UsageError for an unknown group."""
     unknown = [name for name in groups if name not in GROUPS]
     if unknown:
         raise UsageError(f"There is no group of features '{unknown[0]}'.", f"Groups: {', '.join(GROUPS)}.")
-    chosen = [GROUPS[name] for name in groups]
-    return [place for place, name in enumerate(numeric) if any(group.has(name) for group in chosen)]
+    chosen = [[GROUPS[name] for name in groups if GROUPS[name].by == key] for key in KEYS]
+    return [
+        place
+        for of_key in chosen
+        for place, name in enumerate(numeric)
+        if any(group.has(name) for group in of_key)
+    ]
 
 
 @dataclass(frozen=True)
@@ -64,56 +73,52 @@ class _Part:
     spec: FeatureSpec  # of these columns, and what they are made of
     made: np.ndarray  # their places among the columns of `spec`
     columns: np.ndarray  # among all numeric columns
-    places: np.ndarray  # in the result
+    mean: np.ndarray  # in training, and the deviation
+    std: np.ndarray
 
 
 class CrossFeatures:
     """Some cross columns of an encoder, for the candidates of a request."""
 
     def __init__(self, encoder: FeatureEncoder, columns: Sequence[int]) -> None:
-        """columns [K]: places among the encoder's numeric columns. Raises KeyError for a column that is in no
-        group."""
+        """columns [K]: places among the encoder's numeric columns, in the order of `cross_columns`. Raises
+        ValueError for others."""
         self.encoder = encoder
         self.width = len(columns)
-        self.parts = [
-            part
-            for by in ("category", "advertiser", "item")
-            if (part := _part(encoder.spec, columns, by)) is not None
-        ]
-        missing = self.width - sum(len(part.places) for part in self.parts)
-        if missing:
-            raise KeyError(f"{missing} cross columns are in no group")
+        self.parts = [part for by in KEYS if (part := _part(encoder, columns, by)) is not None]
+        if [int(place) for part in self.parts for place in part.columns] != list(columns):
+            raise ValueError(f"columns {list(columns)} are not those of groups, key by key")
 
     def of(self, state: ServingState, ctx: RequestContext, rows: np.ndarray) -> np.ndarray:
         """The values for n candidates, rows of the state's items: float32 [n, K], scaled as in training."""
-        out = np.empty((len(rows), self.width), dtype=np.float32)
-        for part in self.parts:
-            if part.by == "item":
-                out[:, part.places] = self._values(part, state, ctx, rows)
-                continue
-            number, of_number = state.representatives(part.by)
-            if len(of_number) <= len(rows):
-                out[:, part.places] = self._values(part, state, ctx, of_number)[number[rows]]
-            else:
-                used, place = np.unique(number[rows], return_inverse=True)
-                out[:, part.places] = self._values(part, state, ctx, of_number[used])[place]
-        return out
+        blocks = [self._block(part, state, ctx, rows) for part in self.parts]
+        return blocks[0] if len(blocks) == 1 else np.concatenate(blocks, axis=1)
+
+    def _block(self, part: _Part, state: ServingState, ctx: RequestContext, rows: np.ndarray) -> np.ndarray:
+        if part.by == "item":
+            return self._values(part, state, ctx, rows)
+        number, of_number = state.representatives(part.by)
+        place = number[rows]
+        if len(of_number) > len(rows):
+            used, place = np.unique(place, return_inverse=True)
+            of_number = of_number[used]
+        return np.asarray(self._values(part, state, ctx, of_number).take(place, axis=0))
 
     def _values(self, part: _Part, state: ServingState, ctx: RequestContext, rows: np.ndarray) -> np.ndarray:
         names = [counter.name for counter in part.spec.counters]
         raw = state.counters.at(ctx.user, ctx.surface, ctx.ts, rows, names)
         singles = state.singles(ctx, rows) if part.by == "item" and part.spec.numerics else {}
         made = finish(part.spec, self.encoder.priors, raw, singles, len(rows))[:, part.made]
-        return standardise(made, self.encoder.mean[part.columns], self.encoder.std[part.columns])
+        return standardise(made, part.mean, part.std)
 
 
-def _part(spec: FeatureSpec, columns: Sequence[int], by: str) -> _Part | None:
+def _part(encoder: FeatureEncoder, columns: Sequence[int], by: str) -> _Part | None:
+    spec = encoder.spec
     names = [spec.numeric_columns[column].name for column in columns]
     groups = [group for group in GROUPS.values() if group.by == by]
-    mine = [(place, name) for place, name in enumerate(names) if any(group.has(name) for group in groups)]
-    if not mine:
+    wanted = [name for name in names if any(group.has(name) for group in groups)]
+    if not wanted:
         return None
-    wanted = {name for _, name in mine}
     shown = [group.counter for group in groups if group.counter and any(group.has(name) for name in wanted)]
     # The user's own counter shows no columns here, but prices and shares are measured against it.
     counters = [_silent(c) if c.name == "user" else c for c in spec.counters if c.name in ("user", *shown)]
@@ -122,13 +127,9 @@ def _part(spec: FeatureSpec, columns: Sequence[int], by: str) -> _Part | None:
         numerics += [n for n in spec.numerics if n.name == "user_mean_log_price"]
     narrow = replace(spec, counters=tuple(counters), numerics=tuple(numerics))
     at = {column.name: place for place, column in enumerate(narrow.numeric_columns)}
-    return _Part(
-        by,
-        narrow,
-        np.array([at[name] for _, name in mine]),
-        np.array([columns[place] for place, _ in mine]),
-        np.array([place for place, _ in mine]),
-    )
+    made = np.array([at[name] for name in wanted])
+    places = np.array([column for column, name in zip(columns, names, strict=True) if name in wanted])
+    return _Part(by, narrow, made, places, encoder.mean[places], encoder.std[places])
 
 
 def _silent(counter: Counter) -> Counter:
