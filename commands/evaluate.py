@@ -164,6 +164,12 @@ def _lightweight(context: typer.Context, stage: dict[str, Any]) -> None:
         [(name, _of(stage, key, 4)) for key, name in names.items()],
         f"{stage['requests']:,} requests, {stage['candidates']:,.0f} candidates cut to {stage['kept']:,.0f}",
     )
+    parts = {**stage.get("sources", {}), **stage.get("slices", {})}
+    rows = [
+        (name, part.get("candidates"), part.get("requests"), *(_of(part, key, 3) for key in list(names)[:2]))
+        for name, part in parts.items()
+    ]
+    table(context, ["kept of", "candidates", "requests", names["recall"], "regret (95 %)"], rows)
 
 
 def _engagement(context: typer.Context, stage: dict[str, Any]) -> None:

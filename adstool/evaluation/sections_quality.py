@@ -179,6 +179,10 @@ def lightweight_section(stage: Figures | None) -> Html:
             ("kendall_tau", "Kendall τ", "agreement of the two orders; 1 is best"),
         )
     ]
+    parts = [
+        (name, *(ranged(part.get(key), part["intervals"].get(key)) for key in ("recall", "utility_regret")))
+        for name, part in {**stage.get("sources", {}), **stage.get("slices", {})}.items()
+    ]
     curve = stage.get("curve") or []
     lines = [
         Series("kept of heavy top ten", [(100 * p["share"], p["recall"]) for p in curve], "a"),
@@ -192,6 +196,7 @@ def lightweight_section(stage: Figures | None) -> Html:
         grid(
             [
                 f'<div class="card">{table(["", ">measured"], rows)}</div>',
+                f'<div class="card">{table(["of", ">recall", ">regret"], parts)}</div>',
                 figure(
                     line_chart("What a cut keeps", lines, "candidates kept, %", ""), title="What a cut keeps"
                 ),

@@ -13,6 +13,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 from support import cli_json, run_cli
 
@@ -65,6 +66,11 @@ def test_the_lightweight_ranker_and_the_funnel(results: dict[str, Any]) -> None:
     assert 0 < light["utility_regret"] < 1
     assert light["kept"] < light["candidates"]
     assert light["kendall_tau"] > 0
+    assert set(light["sources"]) >= {"two_tower", "popular", "fresh"}
+    for part in (*light["sources"].values(), *light["slices"].values()):
+        assert np.isnan(part["utility_regret"]) or 0 <= part["utility_regret"] <= 1
+    surfaces = [part["requests"] for name, part in light["slices"].items() if name.startswith("surface=")]
+    assert 0 < sum(surfaces) <= light["requests"]
     funnel = results["funnel"]
     assert funnel["ndcg@10_truth"] > funnel["ndcg@10_popularity"]
     sizes = [stage["candidates"] for stage in funnel["stages"]]

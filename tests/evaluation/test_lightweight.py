@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from adstool.evaluation.lightweight import judge, kept_of
+from adstool.evaluation.lightweight import Judged, by_part, judge, kept_of
 
 
 def _scored(
@@ -27,6 +27,23 @@ def test_regret_worked_by_hand(make_evaluation: Any) -> None:
     assert stage["slate_regret"] == pytest.approx(1 - 1 / 16)
     assert stage["recall"] == pytest.approx(2 / 5)  # all five are among the heavy ranker's ten best
     assert stage["kendall_tau"] == pytest.approx((4 - 6) / 10)
+
+
+def test_parts_of_the_regret_worked_by_hand(make_evaluation: Any) -> None:
+    light, worth = np.array([5.0, 4.0, 3.0, 2.0, 1.0]), np.array([1.0, 0.0, 8.0, 4.0, 3.0])
+    members = {"new": np.array([True, False, False, True, True])}
+    one = Judged(light, worth, ("surface=home",), np.array([0, 0, 1, 1, 0]), members)
+    found = by_part([one] * 60, ("clip", "fresh"), most=3, share=0.6, evaluation=make_evaluation())
+    # Kept are 0, 1 and 2; worth keeping were 2, 3 and 4.
+    assert found["sources"]["fresh"]["utility_regret"] == pytest.approx(1 - 8 / 12)
+    assert found["sources"]["clip"]["utility_regret"] == pytest.approx(1.0)
+    assert found["sources"]["clip"]["recall"] == pytest.approx(2 / 3)  # of the heavy ranker's first ten
+    assert found["sources"]["clip"]["kendall_tau"] == pytest.approx((1 - 2) / 3)
+    assert found["slices"]["new"]["best"] == 120
+    assert found["slices"]["new"]["utility_regret"] == pytest.approx(1.0)
+    assert found["slices"]["new"]["recall"] == pytest.approx(1 / 3)
+    assert found["slices"]["surface=home"]["requests"] == 60
+    assert found["slices"]["surface=home"]["utility_regret"] == pytest.approx(1 - 9 / 15)
 
 
 def test_a_perfect_ranker_has_no_regret_and_a_blind_one_much(make_evaluation: Any) -> None:
