@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -72,6 +72,9 @@ def train(
         str, typer.Option(help="local, or ray: engagement by workers of a Ray cluster.")
     ] = "local",
     workers: Annotated[int | None, typer.Option(min=1, help="Of Ray; else a worker a CPU.")] = None,
+    align: Annotated[
+        bool, typer.Option("--align", help="lightweight: keep what the engagement ranker would put first.")
+    ] = False,
     delay: Annotated[
         str | None,
         typer.Option(help="conversion: elapsed, es-dfm, fnw, dfm or none, for those yet to be reported."),
@@ -83,7 +86,10 @@ def train(
     """Train a model from the warehouse, or engagement on a flat table (--train, --test, --label)."""
     if model not in MODELS:
         raise UsageError(f"There is no model '{model}' to train.", f"Models: {', '.join(MODELS)}.")
+    if align and model != "lightweight":
+        raise UsageError(f"--align is of `train lightweight`, not of {model}.", "Leave it out.")
     overrides = _pairs(settings_given or []) | _of_conversion(model, delay=delay, loss=loss)
+    overrides |= {"align": "true"} if align else {}
     flat = _Flat(train_file, test_file, valid_file, label, _names(categorical), _names(numeric))
     flat.check(model)
     runner = _runner(model, engine, workers)
@@ -175,6 +181,7 @@ def _names(text: str) -> tuple[str, ...]:
 
 
 def _train_model(workspace: Workspace, settings: Settings, model: str, options: Any) -> dict[str, Any]:
+    from adstool.funnel.teaching import Teacher
     from adstool.pipeline import Job, record
     from adstool.serving.export import export_run
     from adstool.training.train import train_model
@@ -183,6 +190,8 @@ def _train_model(workspace: Workspace, settings: Settings, model: str, options: 
     started = datetime.now(UTC)
     wait = settings.warehouse.lock_wait_seconds
     with workspace.lock(wait), open_warehouse(workspace, settings) as con:
+        if model == "lightweight":
+            options = replace(options, teach=Teacher(workspace, settings, con))
         result = train_model(workspace, settings, con, model, options, export=export_run).to_json()
         # `run` then knows that this stage is done with the data as they are.
         record(Job(workspace, settings, con), model, result, started)

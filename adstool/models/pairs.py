@@ -31,6 +31,7 @@ class PairConfig:
     content_width: int = 32  # width of the projections of the content vectors
     history_used: int = 20  # most recent history entries that are read; 0: none
     embedding_penalty: float = 1e-3  # L2 on the embedding rows that a batch reads
+    loss_parts: int = 0  # parts of the loss whose weights are learned with the model; 0: none are
 
 
 class Side(nn.Module):
@@ -91,6 +92,8 @@ class PairModel(nn.Module):
             config.inputs, config.embedding_dim, config.history_used, config.id_dropout
         )
         self.bias = nn.Parameter(torch.zeros(len(config.heads)))
+        if config.loss_parts:
+            self.log_weights = nn.Parameter(torch.zeros(config.loss_parts))
         self.register_buffer("cross", torch.tensor(cross, dtype=torch.int64), persistent=False)
 
     def pair(self, user: Tensor, item: Tensor, cross: Tensor | None) -> Tensor:

@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from adstool.device import Device
+    from adstool.training.lists import Teach
     from adstool.training.loop import FitResult, Task
 
 
@@ -43,6 +44,7 @@ class TrainOptions:
     resume: bool | None = None  # None: go on if nothing changed; True: say so when that fails; False: never
     runner: Runner | None = None  # None: this process
     warm_start: bool = False  # from the weights of the run in use, as far as they fit
+    teach: Teach | None = None  # makes the heavy ranker's lessons for the lightweight one
 
 
 @dataclass(frozen=True)
@@ -114,7 +116,13 @@ class TrainResult:
 
 
 Preset = Mapping[str, Any]
-DERIVED = ("inputs", "outputs", "aside", "items")  # keys of a model's config that follow from the data
+DERIVED = (
+    "inputs",
+    "outputs",
+    "aside",
+    "items",
+    "loss_parts",
+)  # keys of a model's config that follow from the data
 
 
 def make_plan(

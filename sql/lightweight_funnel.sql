@@ -1,0 +1,42 @@
+-- A repeatable sample of the requests whose candidates the funnel's log holds, from $start until $end, with at most
+-- $candidates of these each, shown or not.
+-- grain: a request; columns: user_id, ts, surface, query, items
+with candidates as (
+    select user_id, request_id, item_id, min(ts) as ts, any_value(surface) as surface
+    from funnel
+    where stage = 'retrieval' and ts >= $start and ts < $end
+    group by user_id, request_id, item_id
+),
+
+found as (
+    select
+        user_id,
+        request_id,
+        min(ts) as ts,
+        any_value(surface) as surface,
+        list(item_id order by md5(request_id || item_id)) as items
+    from candidates
+    group by user_id, request_id
+),
+
+asked as (
+    select request_id, any_value(query) as query
+    from events
+    where item_type = 'query' and query is not null
+    group by request_id
+),
+
+final as (
+    select
+        found.user_id,
+        found.ts,
+        found.surface,
+        asked.query,
+        found.items[1:$candidates] as items
+    from found
+    left join asked using (request_id)
+    order by md5(found.user_id || found.request_id)
+    limit $limit
+)
+
+select * from final
