@@ -104,26 +104,30 @@ def time_requests(ranker: Ranker, users: list[str], by_hand: Callable[[], object
 
 def bare_request(ranker: Ranker, inputs: dict[str, np.ndarray], folder: Path) -> Callable[[], object]:
     """The least that a request could be, written by hand: the nearest `retrieve` of one source through
-    LanceDB's IVF_FLAT, dot products of the lightweight ranker, and the heavy ranker's session on inputs that
-    are ready."""
+    LanceDB's IVF_FLAT, with the recall asked of our own index, dot products of the lightweight ranker, and
+    the heavy ranker's session on inputs that are ready."""
     import numpy as np
 
-    from adstool.funnel.ann import PROBES, AnnChoice, build_ann, open_ann
+    from adstool.funnel.ann import AnnChoice, build_ann, open_ann
+    from adstool.funnel.index import real_queries
+    from adstool.funnel.tuning import fewest_probes
 
     corpus, funnel = ranker.index.corpus, ranker.settings.funnel
     vectors = np.asarray(corpus.two_tower)
-    choice = AnnChoice("ivf_flat", min(int(len(vectors) ** 0.5), 1024), PROBES)
+    drawn = real_queries(ranker.index.state, corpus, ranker.towers)["two_tower"]
+    choice = AnnChoice("ivf_flat", min(int(len(vectors) ** 0.5), 1024))
     build_ann(vectors, folder, "bare", choice)
+    least = ranker.settings.index.min_recall
+    choice = fewest_probes(choice, vectors, folder, "bare", drawn, least)
     search = open_ann(choice, vectors, folder, "bare")
     allowed = np.ones(len(vectors), dtype=bool)
     rng = np.random.default_rng(0)
     light = np.asarray(corpus.lightweight)
-    asked = rng.standard_normal((64, light.shape[1]), dtype=np.float32)
-    drawn = vectors[rng.integers(0, len(vectors), 64)]
+    asked = rng.standard_normal((len(drawn), light.shape[1]), dtype=np.float32)
     turn = iter(range(10**9))
 
     def by_hand() -> object:
-        place = next(turn) % 64
+        place = next(turn) % len(drawn)
         found, _ = search.search(drawn[place], funnel.retrieve, allowed)
         scores = light[found] @ asked[place]
         kept = np.argpartition(-scores, min(funnel.lightweight, len(scores) - 1))[: funnel.lightweight]

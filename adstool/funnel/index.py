@@ -113,7 +113,7 @@ def build_index(
     users = ws.current_run("users")
     if users is not None:
         tables["sequence"] = SequenceIndex.write(users, run_dir / SEQUENCE, items, corpus_rows(state))
-    queries = _queries(state, corpus, towers)
+    queries = real_queries(state, corpus, towers)
     tuning = _tunings(settings, run_dir, corpus, queries) if tuned else _earlier_tunings(ws)
     chosen = _build_searches(tables, queries, run_dir, tuning, settings.index.min_recall)
     with_content = int((np.abs(corpus.content).max(axis=1) > 0).sum()) if len(corpus) else 0
@@ -200,7 +200,7 @@ def _build_searches(
     return chosen
 
 
-def _queries(state: ServingState, corpus: Corpus, towers: dict[str, Tower]) -> dict[str, np.ndarray]:
+def real_queries(state: ServingState, corpus: Corpus, towers: dict[str, Tower]) -> dict[str, np.ndarray]:
     """Real queries by source, [m, d]: users' vectors look for items, items for their like."""
     rng = np.random.default_rng(0)
     users = state.users.column("user_id").to_pylist()

@@ -31,7 +31,7 @@ class IvfIndex:
         except (OSError, ValueError, EOFError) as error:
             raise AdstoolError(f"{folder} holds no index '{name}': {error}", "Run adstool index.") from None
         self._centres = np.array(arrays[0])  # float32 [P, d]
-        self._starts = arrays[1].tolist()  # of every cluster, and the end
+        self._starts = np.array(arrays[1])  # int64 [P + 1], of every cluster, and the end
         self._positions = arrays[2]  # int64 [n]
         self._probes = probes
 
@@ -56,33 +56,41 @@ class IvfIndex:
     def search(self, query: np.ndarray, k: int, allowed: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """See VectorIndex. Where the clusters looked into hold fewer than k allowed vectors, more of them are
         looked into, so that k are found where there are as many."""
+        if k <= 0:
+            return np.zeros(0, dtype=np.int64), np.zeros(0, dtype=np.float32)
         query = np.asarray(query, dtype=np.float32)
         nearest_first = np.argsort(-(self._centres @ query), kind="stable")
-        seen, wanted = 0, self._probes
-        positions, scores = np.zeros(0, dtype=np.int64), np.zeros(0, dtype=np.float32)
-        while seen < len(nearest_first) and (len(positions) < k or not seen):
-            found, products = self._scan(nearest_first[seen:wanted].tolist(), query)
-            kept = allowed[found]
-            positions = np.concatenate([positions, found[kept]])
-            scores = np.concatenate([scores, products[kept]])
-            seen, wanted = wanted, 2 * wanted
-        if 0 < k < len(scores):
-            last = np.partition(scores, len(scores) - k)[len(scores) - k]
-            near = scores >= last
-            positions, scores = positions[near], scores[near]
-        order = np.lexsort((positions, -scores))[:k] if k > 0 else np.zeros(0, dtype=np.int64)
-        return positions[order], scores[order]
+        probes = self._probes
+        while True:
+            positions, scores = self._best(nearest_first[:probes], query, k, allowed)
+            if len(positions) >= k or probes >= len(nearest_first):
+                order = np.lexsort((positions, -scores))[:k]
+                return positions[order], scores[order]
+            probes *= 4
 
-    def _scan(self, clusters: list[int], query: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """Positions and products of all vectors of these clusters."""
-        ranges = [(self._starts[cluster], self._starts[cluster + 1]) for cluster in clusters]
-        total = sum(stop - start for start, stop in ranges)
-        products = np.empty(total, dtype=np.float32)
-        positions = np.empty(total, dtype=np.int64)
+    def _best(
+        self, clusters: np.ndarray, query: np.ndarray, k: int, allowed: np.ndarray
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """At least the k best allowed vectors of these clusters, all of them where there are fewer: positions
+        and products, in no order."""
+        starts, stops = self._starts[clusters], self._starts[clusters + 1]
+        ends = np.cumsum(stops - starts)
+        products = np.empty(int(ends[-1]), dtype=np.float32)
         place = 0
-        for start, stop in ranges:
+        for start, stop in zip(starts.tolist(), stops.tolist(), strict=True):
             end = place + stop - start
             np.dot(self._vectors[start:stop], query, out=products[place:end])
-            positions[place:end] = self._positions[start:stop]
             place = end
-        return positions, products
+        taken = 2 * k  # most vectors are allowed as a rule: only the best few are looked up
+        while True:
+            if taken < len(products):
+                last = np.partition(products, len(products) - taken)[len(products) - taken]
+                few = np.flatnonzero(products >= last)
+            else:
+                few = np.arange(len(products))
+            cluster = np.searchsorted(ends, few, side="right")
+            positions = self._positions[few - ends[cluster] + stops[cluster]]
+            kept = allowed[positions]
+            if kept.sum() >= k or taken >= len(products):
+                return positions[kept], products[few[kept]]
+            taken *= 4

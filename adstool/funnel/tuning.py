@@ -276,6 +276,14 @@ def build_chosen(
         return choice
     choice = AnnChoice.usual(len(vectors))
     build_ann(vectors, folder, name, choice)
+    return fewest_probes(choice, vectors, folder, name, queries, min_recall)
+
+
+def fewest_probes(
+    choice: AnnChoice, vectors: Rows, folder: Path, name: str, queries: np.ndarray, min_recall: float
+) -> AnnChoice:
+    """The same index with as few clusters looked into as find enough of the 100 nearest to these queries
+    [m, d]; as it is where it is exact or nothing is asked."""
     if choice.kind == "exact" or not len(queries):
         return choice
     allowed = np.ones(len(vectors), dtype=bool)
