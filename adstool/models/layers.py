@@ -109,25 +109,41 @@ class PiecewiseLinear(nn.Module):
 
     def __init__(self, columns: int, bins: int, outputs: int) -> None:
         super().__init__()
-        self.low: Tensor
-        self.inverse_width: Tensor
+        self.lower: Tensor  # [bins, columns]: ONNX Runtime is fast where the last axis is the long one
+        self.steepness: Tensor  # [bins, columns], 1 / (hi - lo)
         self.bins = bins
-        edges = torch.linspace(-2.0, 2.0, bins + 1).repeat(columns, 1)
-        self.register_buffer("low", edges[:, :-1].clone())
-        self.register_buffer("inverse_width", 1.0 / (edges[:, 1:] - edges[:, :-1]))
+        edges = torch.linspace(-2.0, 2.0, bins + 1).unsqueeze(1).repeat(1, columns)
+        self.register_buffer("lower", edges[:-1].clone())
+        self.register_buffer("steepness", 1.0 / (edges[1:] - edges[:-1]))
         self.project = nn.Linear(columns * bins, outputs)
+        self.project.weight.data = _bins_outside(self.project.weight.data, bins)
+        self.register_load_state_dict_pre_hook(_turn_bins)  # type: ignore[no-untyped-call]
 
     def set_edges(self, edges: Tensor) -> None:
         """Take quantile edges [columns, bins + 1]; bins of no width switch from 0 to 1 at their edge."""
         widths = (edges[:, 1:] - edges[:, :-1]).clamp_min(1e-3)
-        self.low.copy_(edges[:, :-1])
-        self.inverse_width.copy_(1.0 / widths)
+        self.lower.copy_(edges[:, :-1].T)
+        self.steepness.copy_(1.0 / widths.T)
 
     def forward(self, x: Tensor) -> Tensor:
         """[B, columns] -> [B, outputs]."""
-        inside = ((x.unsqueeze(2) - self.low) * self.inverse_width).clamp(0.0, 1.0)
+        inside = ((x.unsqueeze(1) - self.lower) * self.steepness).clamp(0.0, 1.0)
         projected: Tensor = self.project(inside.flatten(1))
         return projected
+
+
+def _bins_outside(weight: Tensor, bins: int) -> Tensor:
+    """Weights [outputs, columns * bins] for inputs in the order of bins, then columns."""
+    return weight.reshape(len(weight), -1, bins).transpose(1, 2).flatten(1)
+
+
+def _turn_bins(module: nn.Module, state: dict[str, Any], prefix: str, *_: Any) -> None:
+    """Runs of before hold the columns outside and the bins inside."""
+    if f"{prefix}low" in state:
+        low, inverse = state.pop(f"{prefix}low"), state.pop(f"{prefix}inverse_width")
+        state[f"{prefix}lower"], state[f"{prefix}steepness"] = low.T, inverse.T
+        name = f"{prefix}project.weight"
+        state[name] = _bins_outside(state[name], low.shape[1])
 
 
 def quantile_edges(values: Tensor, bins: int) -> Tensor:

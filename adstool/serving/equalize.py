@@ -46,11 +46,38 @@ def equalize(model: Any, nodes: Iterable[Any], samples: Iterable[Mapping[str, np
             weights[node.input[1]].CopyFrom(
                 numpy_helper.from_array(np.ascontiguousarray(scaled), node.input[1])
             )
+        if _absorbed(model, weights, readers, name, 1.0 / factor):
+            continue
+        for node in group:
             node.input[0] = f"{name}/equalized"
         model.graph.initializer.append(numpy_helper.from_array(1.0 / factor, f"{name}/factor"))
         first = min(place for place, node in enumerate(model.graph.node) if node in group)
         multiply = helper.make_node("Mul", [name, f"{name}/factor"], [f"{name}/equalized"])
         model.graph.node.insert(first, multiply)
+
+
+def _absorbed(
+    model: Any, weights: dict[str, Any], readers: dict[str, int], name: str, factor: np.ndarray
+) -> bool:
+    """Multiply the outputs `name` of a dense layer and a ReLU by positive factors within the layer itself.
+
+    Its other readers would notice, so it must have none but the group that was rescaled, which is one node.
+    """
+    makers = {output: node for node in model.graph.node for output in node.output}
+    relu = makers.get(name)
+    if relu is None or relu.op_type != "Relu" or readers[name] != 1 or readers[relu.input[0]] != 1:
+        return False
+    dense = makers.get(relu.input[0])
+    if dense is None or dense.op_type != "Gemm" or len(dense.input) != 3:
+        return False
+    if any(part not in weights or readers[part] != 1 for part in dense.input[1:]):
+        return False
+    matrix = _by_input(dense, numpy_helper.to_array(weights[dense.input[1]])) * factor
+    bias = numpy_helper.to_array(weights[dense.input[2]]) * factor
+    for place, values in ((1, _by_input(dense, matrix)), (2, bias)):
+        stored = numpy_helper.from_array(np.ascontiguousarray(values), dense.input[place])
+        weights[dense.input[place]].CopyFrom(stored)
+    return True
 
 
 def _by_input(node: Any, weight: np.ndarray) -> np.ndarray:

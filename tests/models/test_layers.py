@@ -103,3 +103,15 @@ def test_mlp_without_layers_is_the_identity() -> None:
     net = Mlp(3, ())
     assert torch.equal(net(x), x)
     assert net.width == 3
+
+
+def test_bins_of_a_run_of_before_are_turned() -> None:
+    """Weights were once kept with the columns outside and the bins inside; the layer says the same."""
+    layer, x = PiecewiseLinear(3, 4, 2), torch.randn(5, 3)
+    low, inverse = torch.rand(3, 4), 1.0 + torch.rand(3, 4)
+    before = {"low": low, "inverse_width": inverse}
+    before |= {"project.weight": torch.randn(2, 12), "project.bias": torch.randn(2)}
+    inside = ((x.unsqueeze(2) - low) * inverse).clamp(0.0, 1.0).flatten(1)
+    wanted = inside @ before["project.weight"].T + before["project.bias"]
+    layer.load_state_dict(before)
+    torch.testing.assert_close(layer(x), wanted)
