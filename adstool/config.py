@@ -138,6 +138,7 @@ class FunnelSettings:
     """How many candidates each stage keeps."""
 
     retrieve: int = 2000  # candidates of all sources together
+    quotas: tuple[str, ...] = ()  # by hand, such as "clip=200"; empty: those learned by `quota`, else equal
     lightweight: int = 200  # kept by the lightweight ranker
     slate: int = 10  # shown
     budget_ms: float = 0.0  # a request that would take longer leaves out sources and candidates; 0: none does

@@ -30,6 +30,7 @@ VERBS = {
     "calibrate": "calibrate",
     "quantize": "quantize",
     "index": "index",
+    "quota": "quota",
     "rank": "rank",
     "evaluate": "evaluate",
     "report": "report",

@@ -23,6 +23,7 @@ from adstool.evaluation.sections_quality import (
     lightweight_section,
     retrieval_section,
 )
+from adstool.evaluation.sections_quota import quota_section
 from adstool.evaluation.sections_scaling import scaling_section
 from adstool.evaluation.sections_search import search_section
 from adstool.evaluation.sections_semantic import semantic_section
@@ -54,6 +55,7 @@ def write_report(
         ("engagement", "Engagement", engagement_section(results.get("engagement"))),
         ("conversion", "Conversions", conversion_section(results.get("conversion"))),
         ("retrieval", "Sources", retrieval_section(results.get("retrieval"))),
+        ("quota", "Quotas", quota_section(ws)),
         ("lightweight", "Lightweight", lightweight_section(results.get("lightweight"))),
         ("funnel", "Funnel", funnel_section(results.get("funnel"), logged)),
         ("quantization", "Quantization", quantization_section(ws)),

@@ -13,6 +13,7 @@ from adstool.evaluation.context import Evaluation
 from adstool.evaluation.visits import Past, Wanted, cut, sample_requests
 from adstool.funnel.asked import Found
 from adstool.funnel.candidates import merge
+from adstool.funnel.quota import Quota
 from adstool.funnel.sources import sources_of
 
 Array = NDArray[Any]
@@ -77,7 +78,7 @@ def judge(
         taken = [len(one[name].positions) for one in found]
         sources[name]["candidates"] = float(np.mean(taken)) if taken else 0.0
         sources[name]["ms"] = quantiles(times[name])
-    together = {k: [merge(one, max(k // len(times), 1), k).positions for one in found] for k in depths}
+    together = {k: [merge(one, Quota.equal(times, k)).positions for one in found] for k in depths}
     merged = _recalls(users, together, wanted)
     deepest = [len(positions) for positions in together[depths[-1]]]
     merged["candidates"] = float(np.mean(deepest)) if deepest else 0.0

@@ -65,7 +65,7 @@ def _scope(evaluation: Evaluation) -> dict[str, Any]:
     }
 
 
-def make_ranker(evaluation: Evaluation, **sizes: int) -> Ranker:
+def make_ranker(evaluation: Evaluation, **sizes: Any) -> Ranker:
     """The funnel in use, with stage sizes changed; raises NotReady naming the verb for what is missing."""
     evaluation.require_run("index", "index")
     evaluation.require_run("engagement", "train engagement")

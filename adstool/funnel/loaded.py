@@ -9,13 +9,14 @@ from pathlib import Path
 
 from adstool.errors import AdstoolError
 from adstool.funnel.index import Index, load_index
+from adstool.funnel.quota import LearnedQuota, load_quota
 from adstool.progress import log
 from adstool.serving.light import LightScorer, Tower, open_towers
 from adstool.serving.scorer import QUANTIZATION, Scorer, share_encoders
 from adstool.training.calibration import NAME as CALIBRATION
 from adstool.workspace import Workspace
 
-POINTERS = ("index", "engagement")  # models whose run in use is the one that serves
+POINTERS = ("index", "engagement", "quota")  # models whose run in use is the one that serves
 CHANGING = (QUANTIZATION, CALIBRATION)  # what verbs write into a run after it was made
 RETRY_SECONDS = 30.0  # after which what could not be loaded is tried again though no file says it changed
 
@@ -30,6 +31,7 @@ class Loaded:
     towers: dict[str, Tower]
     light: LightScorer
     heavy: Scorer
+    quota: LearnedQuota | None  # None: none was learned
     stamp: Stamp
 
     def stale(self) -> bool:
@@ -53,7 +55,7 @@ def load(ws: Workspace, threads: int = 1) -> Loaded:
     share_encoders(*towers.values(), heavy)
     light = towers["lightweight"]
     assert isinstance(light, LightScorer)
-    return Loaded(index, towers, light, heavy, pointers + changing)
+    return Loaded(index, towers, light, heavy, load_quota(ws), pointers + changing)
 
 
 def _tower(ws: Workspace, model: str, run: str) -> Path:

@@ -22,8 +22,10 @@ from adstool.funnel.loaded import Loaded, Refusals, load
 from adstool.funnel.log import FunnelLog
 from adstool.funnel.moment import Moment
 from adstool.funnel.pace import Deadline, Pace
+from adstool.funnel.quota import plan_of
 from adstool.funnel.request import Request
 from adstool.funnel.slate import Ranked, log_stages, slate_of
+from adstool.funnel.sources import sources_of
 from adstool.marketplace.auction import exposure_curve, run_auction
 from adstool.serving.light import Tower
 from adstool.training.value import Value
@@ -70,6 +72,8 @@ class Ranker:
         self.towers, self.light, self.heavy = loaded.towers, loaded.light, loaded.heavy
         self.light_value = Value.of(self.settings, self.light.outputs)
         self.value = Value.of(self.settings, self.heavy.outputs)
+        funnel = self.settings.funnel
+        self.plan = plan_of(loaded.quota, funnel.quotas, sources_of(loaded.index), funnel.retrieve)
         self._then: tuple[int, Moment] | None = None
 
     def __enter__(self) -> Ranker:
@@ -189,7 +193,7 @@ class Ranker:
         deadline = Deadline(self._pace, settings.budget_ms if budget_ms is None else budget_ms)
         clock, guard = _Clock(), Guard(self.strict, deadline)
         asked, user = self._ask(request, at, guard)
-        candidates = retrieve(asked, settings.retrieve, guard)
+        candidates = retrieve(asked, settings.retrieve, guard, self.plan.of(asked.ctx))
         clock.lap("retrieval")
         bids = None if moment.bids is None else moment.bids[candidates.positions]
         light = self._light(asked, user, moment.index, candidates.positions, bids, guard)

@@ -15,6 +15,7 @@ from adstool.funnel.ann import AnnChoice, ExactIndex, best, build_ann, open_ann
 from adstool.funnel.asked import Found
 from adstool.funnel.candidates import FILLER, merge
 from adstool.funnel.ivf import IvfIndex
+from adstool.funnel.quota import Quota
 from adstool.training.value import Value, bids_of, paid_head
 
 
@@ -64,7 +65,8 @@ def test_a_large_corpus_is_searched_by_clusters(tmp_path: Path, monkeypatch: pyt
 
 
 def test_merge_names_the_source_with_the_best_rank() -> None:
-    merged = merge({FILLER: found(7, 8, 9), "clip": found(9, 7), "popular": found(1, 2)}, share=3, total=10)
+    sources = {FILLER: found(7, 8, 9), "clip": found(9, 7), "popular": found(1, 2)}
+    merged = merge(sources, Quota.equal(sources, 10))
     named = {
         int(p): (merged.names[s], int(r))
         for p, s, r in zip(merged.positions, merged.source, merged.rank, strict=True)
@@ -76,7 +78,8 @@ def test_merge_names_the_source_with_the_best_rank() -> None:
 
 def test_merge_fills_up_from_the_towers() -> None:
     towers = found(*range(20))
-    merged = merge({FILLER: towers, "clip": found(0, 1), "popular": found(0, 30), "fresh": found()}, 2, 8)
+    sources = {FILLER: towers, "clip": found(0, 1), "popular": found(0, 30), "fresh": found()}
+    merged = merge(sources, Quota.equal(sources, 8))
     # Two of each are 0, 1 and 30; five more of the towers make eight.
     assert sorted(merged.positions.tolist()) == [0, 1, 2, 3, 4, 5, 6, 30]
 
@@ -90,7 +93,7 @@ def test_merge_is_distinct_whole_and_as_long_as_it_can_be(
 ) -> None:
     sources = {FILLER: found(*a), "clip": found(*b), "popular": found(*c)}
     share = max(total // 3, 1)
-    merged = merge(sources, share, total)
+    merged = merge(sources, Quota.equal(sources, total))
     shown = merged.positions.tolist()
     assert len(set(shown)) == len(shown) <= total
     possible = set(a[:total]) | set(b[:share]) | set(c[:share])
