@@ -47,6 +47,7 @@ class ServeSettings:
     host: str = "127.0.0.1"
     port: int = 8080  # 0: any free one
     token_env: str = ""  # the NAME of the environment variable that holds the bearer token, never the token
+    search: bool = False  # answer POST /search, in a process of its own, since it needs torch
     deadline_ms: float = 1000.0  # an answer later than this is none; a request may ask for less
     queue: int = 64  # requests that may wait; beyond it 503
     max_batch: int = 64  # requests of one body

@@ -29,14 +29,18 @@ def serve(
         str | None,
         typer.Option(metavar="NAME", help="The environment variable that holds the token callers need."),
     ] = None,
+    search: Annotated[
+        bool | None, typer.Option("--search", help="Answer POST /search, too, by a process that loads torch.")
+    ] = None,
     deadline_ms: Annotated[float | None, typer.Option(min=1, help="No answer is later than this.")] = None,
     queue: Annotated[int | None, typer.Option(min=1, help="Requests that may wait; beyond it 503.")] = None,
 ) -> None:
-    """Answer POST /rank, GET /healthz, /readyz and /metrics over HTTP until SIGTERM or Ctrl-C."""
+    """Answer POST /rank and /search, GET /healthz, /readyz and /metrics over HTTP until SIGTERM or Ctrl-C."""
     flags = {
         "serve.host": host,
         "serve.port": port,
         "serve.token_env": token_env,
+        "serve.search": search,
         "serve.deadline_ms": deadline_ms,
         "serve.queue": queue,
     }

@@ -35,9 +35,14 @@ class Hit:
 
 
 def query_vector(
-    ws: Workspace, settings: Settings, *, text: str | None = None, image: Path | None = None
+    ws: Workspace,
+    settings: Settings,
+    *,
+    text: str | None = None,
+    image: Path | bytes | None = None,
+    clip: ClipModel | None = None,
 ) -> np.ndarray:
-    """The unit vector [dim] of a text or a picture file under the model in use.
+    """The unit vector [dim] of a text or a picture under the model in use; `clip` is it, if it is loaded.
 
     Raises UsageError for neither or both, DataError for a picture that cannot be used.
     """
@@ -49,10 +54,11 @@ def query_vector(
     picture = None
     if image is not None:
         try:
-            picture = decode_image(read_image(image))
+            picture = decode_image(image if isinstance(image, bytes) else read_image(image))
         except ImageProblem as problem:
-            raise DataError(f"{image} {problem}.", "Give another picture.") from None
-    clip = load_active_clip(ws, settings)
+            name = "The picture" if isinstance(image, bytes) else image
+            raise DataError(f"{name} {problem}.", "Give another picture.") from None
+    clip = clip or load_active_clip(ws, settings)
     vectors = (
         clip.encode_texts([text or ""]) if picture is None else clip.encode_images([clip.prepare(picture)])
     )
@@ -66,10 +72,11 @@ def search_items(
     con: duckdb.DuckDBPyConnection,
     *,
     text: str | None = None,
-    image: Path | None = None,
+    image: Path | bytes | None = None,
     kinds: Sequence[str] = ITEM_TYPES,
     k: int = 10,
     among: Filter | None = None,
+    clip: ClipModel | None = None,
 ) -> list[Hit]:
     """The k items of these types nearest to a text or a picture, best first, by cosine to their joint vector.
 
@@ -80,7 +87,7 @@ def search_items(
     """
     if k < 1:
         raise UsageError(f"-k {k} asks for no results.", "Give a number from 1.")
-    vector = query_vector(ws, settings, text=text, image=image)
+    vector = query_vector(ws, settings, text=text, image=image, clip=clip)
     model = require_active(ws)
     tables = {kind: VectorTable.open(ws, kind, model.slug) for kind in kinds}
     there = {kind: table for kind, table in tables.items() if table is not None}

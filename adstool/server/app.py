@@ -26,26 +26,34 @@ from adstool.server.inputs import (
     error_of,
     media_type,
     parse_deadline,
+    parse_json,
     parse_rank,
     read_body,
 )
 from adstool.server.jobs import Job, Refused, too_late
 from adstool.server.metrics import Meters
 from adstool.server.ranking import RankingThread, to_json
+from adstool.server.searching import IMAGE_TYPES, MAX_IMAGE_BYTES, Query, Searching
 
 OPEN = "/healthz"  # asks for no token: whoever restarts a dead server needs none
 DISCONNECTED = 499  # nobody is there to read the answer; nginx's number
 
 
 def build_app(
-    ranking: RankingThread, settings: ServeSettings, meters: Meters, k: int, token: str | None
+    ranking: RankingThread,
+    searching: Searching,
+    settings: ServeSettings,
+    meters: Meters,
+    k: int,
+    token: str | None,
 ) -> ASGIApp:
     """The application. k: the default length of a slate; token: that every caller needs."""
     meters.gauge("adstool_queue_depth", "Requests that wait to be ranked.", lambda: len(ranking.queue))
     meters.gauge("adstool_ready", "1 when index and models are loaded.", lambda: float(ranking.ready))
-    handlers = _Handlers(ranking, settings, meters, k)
+    handlers = _Handlers(ranking, searching, settings, meters, k)
     routes = [
         Route("/rank", handlers.rank, methods=["POST"]),
+        Route("/search", handlers.search, methods=["POST"]),
         Route("/healthz", handlers.alive, methods=["GET"]),
         Route("/readyz", handlers.ready, methods=["GET"]),
         Route("/metrics", handlers.metrics, methods=["GET"]),
@@ -57,14 +65,20 @@ def build_app(
 
 
 class _Handlers:
-    def __init__(self, ranking: RankingThread, settings: ServeSettings, meters: Meters, k: int) -> None:
-        self._ranking, self._settings, self._meters, self._k = ranking, settings, meters, k
+    def __init__(
+        self,
+        ranking: RankingThread,
+        searching: Searching,
+        settings: ServeSettings,
+        meters: Meters,
+        k: int,
+    ) -> None:
+        self._ranking, self._searching = ranking, searching
+        self._settings, self._meters, self._k = settings, meters, k
 
     async def rank(self, request: HttpRequest) -> Response:
         """Slates."""
-        started: float = request.state.started
-        header = parse_deadline(request.headers.get(DEADLINE_HEADER), DEADLINE_HEADER)
-        until = started + self._within(header) / 1e3
+        started, until = self._span(request)
         kind = media_type(request, JSON_TYPES + LINES_TYPES)
         text = await read_body(request, self._settings.max_body_bytes, until)
         body = parse_rank(text, kind, self._k, self._settings)
@@ -87,6 +101,31 @@ class _Handlers:
         if time.monotonic() >= until:
             raise too_late("ranked")
         return lines
+
+    async def search(self, request: HttpRequest) -> Response:
+        """The items nearest to a text or a picture."""
+        if not self._settings.search:
+            raise Refused(
+                501, "search_off", "Search is off, since it needs torch.", "Start adstool serve --search."
+            )
+        _, until = self._span(request)
+        kind = media_type(request, JSON_TYPES + IMAGE_TYPES)
+        picture = kind in IMAGE_TYPES
+        content = await read_body(
+            request, MAX_IMAGE_BYTES if picture else self._settings.max_body_bytes, until
+        )
+        if picture:
+            asked = Query.parse({**request.query_params}, content)
+        else:
+            asked = Query.parse(parse_json(content), None)
+        results = await self._searching.ask(asked, until)
+        return _json(200, to_json({"results": results}))
+
+    def _span(self, request: HttpRequest) -> tuple[float, float]:
+        """When a request began and when its answer would be late, by time.monotonic()."""
+        started: float = request.state.started
+        header = parse_deadline(request.headers.get(DEADLINE_HEADER), DEADLINE_HEADER)
+        return started, started + self._within(header) / 1e3
 
     def _within(self, asked_ms: float | None) -> float:
         """The deadline in milliseconds: what is asked for can only lower that of the settings."""

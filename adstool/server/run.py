@@ -21,6 +21,7 @@ from adstool.server.app import build_app
 from adstool.server.keeping import KeepingThread
 from adstool.server.metrics import Meters
 from adstool.server.ranking import RankingThread, Ranks
+from adstool.server.searching import Searching
 from adstool.workspace import Workspace
 
 KEEP_ALIVE_SECONDS = 30
@@ -42,11 +43,12 @@ def serve(ws: Workspace, settings: Settings, announce: Callable[[str], None]) ->
     ranking = RankingThread(lambda: _load(ws, settings), settings.serve, meters)
     keeping = KeepingThread(ws, settings, ranking, meters)
     meters.gauge("adstool_log_rows_pending", "Candidates that wait to be written.", lambda: keeping.pending)
-    app = build_app(ranking, settings.serve, meters, settings.funnel.slate, token)
+    searching = Searching(ws, settings)
+    app = build_app(ranking, searching, settings.serve, meters, settings.funnel.slate, token)
     ranking.start()
     keeping.start()
     try:
-        asyncio.run(_answer(app, settings, listening, ranking, announce))
+        asyncio.run(_answer(app, settings, listening, ranking, searching, announce))
     finally:
         ranking.stop(settings.serve.stop_seconds)
         keeping.stop()
@@ -76,6 +78,7 @@ async def _answer(
     settings: Settings,
     listening: socket.socket,
     ranking: RankingThread,
+    searching: Searching,
     announce: Callable[[str], None],
 ) -> None:
     config = uvicorn.Config(
@@ -97,6 +100,7 @@ async def _answer(
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, stop)
     address = _address(listening)
+    await searching.start()
     task = asyncio.create_task(server.serve(sockets=[listening]))
     announced = False
     while not task.done():
@@ -106,6 +110,7 @@ async def _answer(
         if not announced and server.started and ranking.ready:
             announced = True
             announce(address)
+    await searching.stop()
     await task
 
 

@@ -7,12 +7,14 @@ import json
 import threading
 import time
 from collections.abc import Callable, Coroutine, Iterator, Mapping
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
+from adstool.config import Settings
 from adstool.config_services import ServeSettings
 from adstool.errors import DataError
 from adstool.funnel.log import FunnelLog, StageRows
@@ -21,6 +23,8 @@ from adstool.server.app import build_app
 from adstool.server.inputs import MAX_DEPTH, parse_json
 from adstool.server.metrics import Meters
 from adstool.server.ranking import RankingThread
+from adstool.server.searching import Query, Searching
+from adstool.workspace import Workspace
 
 
 class Ranker:
@@ -65,7 +69,8 @@ class Caller:
         self.ranker, self.meters = Ranker(), Meters()
         self.settings = ServeSettings(**settings)
         self.ranking = RankingThread(lambda: self.ranker, self.settings, self.meters)
-        self.app = build_app(self.ranking, self.settings, self.meters, 3, token)
+        searching = Searching(Workspace(Path()), Settings(serve=self.settings))
+        self.app = build_app(self.ranking, searching, self.settings, self.meters, 3, token)
 
     def start(self) -> None:
         self.ranking.start()
@@ -287,3 +292,27 @@ def test_nothing_loaded_yet_is_not_ready() -> None:
     assert run(server.call("/readyz", method="GET"))[0] == 503
     assert run(server.call("/rank", {"user_id": "u1"}))[0] == 503
     assert run(server.call("/healthz", method="GET"))[0] == 200
+
+
+def test_search_says_that_it_is_off(make: Callable[..., Caller]) -> None:
+    status, error, _ = run(make().call("/search", {"text": "red dress"}))
+    assert (status, "--search" in error["try"]) == (501, True)
+
+
+@pytest.mark.parametrize(
+    ("value", "says"),
+    [
+        ([], "object"),
+        ({}, "needs a text"),
+        ({"text": " "}, "needs a text"),
+        ({"text": "x", "in": "users"}, "in = 'users'"),
+        ({"text": "x", "in": []}, "in = "),
+        ({"text": "x", "k": 0}, "k = 0"),
+        ({"text": "x", "k": True}, "k = True"),
+        ({"text": "x", "where": 1}, "no field 'where'"),
+    ],
+)
+def test_searches_that_cannot_be_read(value: Any, says: str) -> None:
+    with pytest.raises(DataError, match=says):
+        Query.parse(value, None)
+    assert Query.parse({"in": "ads", "k": "3"}, b"picture") == Query(None, b"picture", ("ad",), 3)
