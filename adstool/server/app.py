@@ -15,7 +15,7 @@ from starlette.responses import Response
 from starlette.routing import Route
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from adstool.config_services import ServeSettings
+from adstool.config import Settings
 from adstool.errors import DataError
 from adstool.progress import log
 from adstool.server.inputs import (
@@ -36,21 +36,22 @@ from adstool.server.ranking import RankingThread, to_json
 from adstool.server.searching import IMAGE_TYPES, MAX_IMAGE_BYTES, Query, Searching
 
 OPEN = "/healthz"  # asks for no token: whoever restarts a dead server needs none
+LAG_TICK = 0.01  # seconds
 DISCONNECTED = 499  # nobody is there to read the answer; nginx's number
 
 
 def build_app(
     ranking: RankingThread,
     searching: Searching,
-    settings: ServeSettings,
+    settings: Settings,
     meters: Meters,
-    k: int,
+    lag: Lag,
     token: str | None,
 ) -> ASGIApp:
-    """The application. k: the default length of a slate; token: that every caller needs."""
+    """The application. token: that every caller needs, if there is one."""
     meters.gauge("adstool_queue_depth", "Requests that wait to be ranked.", lambda: len(ranking.queue))
     meters.gauge("adstool_ready", "1 when index and models are loaded.", lambda: float(ranking.ready))
-    handlers = _Handlers(ranking, searching, settings, meters, k)
+    handlers = _Handlers(ranking, searching, settings, meters, lag)
     routes = [
         Route("/rank", handlers.rank, methods=["POST"]),
         Route("/search", handlers.search, methods=["POST"]),
@@ -58,10 +59,25 @@ def build_app(
         Route("/readyz", handlers.ready, methods=["GET"]),
         Route("/metrics", handlers.metrics, methods=["GET"]),
     ]
+    meters.gauge("adstool_loop_lag_seconds", "How late the event loop is.", lambda: lag.seconds)
     gate = _Gate(meters, token, frozenset(route.path for route in routes))
     errors = {HTTPException: _not_ours, Refused: gate.refuse, DataError: gate.refuse, Exception: gate.fail}
     gate.app = Starlette(routes=routes, exception_handlers=errors)
     return gate
+
+
+class Lag:
+    """How late the event loop is: so long may a request have lain in the kernel before anything saw it."""
+
+    def __init__(self) -> None:
+        self.seconds = 0.0
+
+    async def watch(self) -> None:
+        """Measure it for ever; the worst of late counts, and is forgotten within a second."""
+        while True:
+            due = time.monotonic() + LAG_TICK
+            await asyncio.sleep(LAG_TICK)
+            self.seconds = max(time.monotonic() - due, 0.97 * self.seconds)
 
 
 class _Handlers:
@@ -69,12 +85,12 @@ class _Handlers:
         self,
         ranking: RankingThread,
         searching: Searching,
-        settings: ServeSettings,
+        settings: Settings,
         meters: Meters,
-        k: int,
+        lag: Lag,
     ) -> None:
-        self._ranking, self._searching = ranking, searching
-        self._settings, self._meters, self._k = settings, meters, k
+        self._ranking, self._searching, self._meters, self._lag = ranking, searching, meters, lag
+        self._settings, self._k = settings.serve, settings.funnel.slate
 
     async def rank(self, request: HttpRequest) -> Response:
         """Slates."""
@@ -123,7 +139,7 @@ class _Handlers:
 
     def _span(self, request: HttpRequest) -> tuple[float, float]:
         """When a request began and when its answer would be late, by time.monotonic()."""
-        started: float = request.state.started
+        started: float = request.state.started - self._lag.seconds
         header = parse_deadline(request.headers.get(DEADLINE_HEADER), DEADLINE_HEADER)
         return started, started + self._within(header) / 1e3
 

@@ -61,7 +61,11 @@ class Job:
 
 
 class JobQueue:
-    """First come, first served, up to `limit` requests; a body with more finds room when nothing waits."""
+    """First come, first served, up to `limit` requests; a body with more finds room when nothing waits.
+
+    What could not be ranked in time by what a request took lately is refused at once: waiting for nothing
+    would keep others from being answered.
+    """
 
     def __init__(self, limit: int) -> None:
         self.limit = limit
@@ -69,6 +73,7 @@ class JobQueue:
         self._changed = threading.Condition()
         self._waiting = 0
         self._closed = False
+        self._each = 0.0  # seconds that a request took lately
 
     def __len__(self) -> int:
         """Requests that wait."""
@@ -82,6 +87,10 @@ class JobQueue:
             if self._waiting and self._waiting + len(job.requests) > self.limit:
                 raise Refused(
                     503, "queue_full", f"{self._waiting} requests wait already.", "Ask again a second later."
+                )
+            if self._waiting and time.monotonic() + self.expected(len(job.requests)) > job.deadline:
+                raise Refused(
+                    503, "no_time", "What waits already takes longer than the deadline.", "Ask again soon."
                 )
             self._jobs.append(job)
             self._waiting += len(job.requests)
@@ -97,6 +106,14 @@ class JobQueue:
             job = self._jobs.popleft()
             self._waiting -= len(job.requests)
             return job
+
+    def took(self, seconds: float) -> None:
+        """A request was ranked in so long."""
+        self._each = seconds if not self._each else 0.9 * self._each + 0.1 * seconds
+
+    def expected(self, requests: int) -> float:
+        """Seconds until so many more are ranked after all that wait, and the one that is being ranked."""
+        return (self._waiting + requests + 1) * self._each
 
     def close(self) -> None:
         """Take no more; what waits is still handed out."""

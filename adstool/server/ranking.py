@@ -102,7 +102,9 @@ class RankingThread:
             job.finish(lines)
 
     def _rank(self, ranker: Ranks, request: Request, job: Job) -> bytes:
+        started = time.monotonic()
         slate = ranker.rank(request, explain=job.explain)
+        self.queue.took(time.monotonic() - started)
         self._meters.ranked(slate)
         line = to_json(slate)
         if job.late:

@@ -17,7 +17,7 @@ from starlette.types import ASGIApp
 from adstool.config import Settings
 from adstool.errors import AdstoolError, UsageError
 from adstool.progress import log
-from adstool.server.app import build_app
+from adstool.server.app import Lag, build_app
 from adstool.server.keeping import KeepingThread
 from adstool.server.metrics import Meters
 from adstool.server.ranking import RankingThread, Ranks
@@ -44,11 +44,11 @@ def serve(ws: Workspace, settings: Settings, announce: Callable[[str], None]) ->
     keeping = KeepingThread(ws, settings, ranking, meters)
     meters.gauge("adstool_log_rows_pending", "Candidates that wait to be written.", lambda: keeping.pending)
     searching = Searching(ws, settings)
-    app = build_app(ranking, searching, settings.serve, meters, settings.funnel.slate, token)
+    app = build_app(ranking, searching, settings, meters, lag := Lag(), token)
     ranking.start()
     keeping.start()
     try:
-        asyncio.run(_answer(app, settings, listening, ranking, searching, announce))
+        asyncio.run(_answer(app, settings, listening, ranking, searching, lag, announce))
     finally:
         ranking.stop(settings.serve.stop_seconds)
         keeping.stop()
@@ -79,6 +79,7 @@ async def _answer(
     listening: socket.socket,
     ranking: RankingThread,
     searching: Searching,
+    lag: Lag,
     announce: Callable[[str], None],
 ) -> None:
     config = uvicorn.Config(
@@ -101,6 +102,7 @@ async def _answer(
         signal.signal(number, stop)
     address = _address(listening)
     await searching.start()
+    watching = asyncio.create_task(lag.watch())
     task = asyncio.create_task(server.serve(sockets=[listening]))
     announced = False
     while not task.done():
@@ -110,6 +112,7 @@ async def _answer(
         if not announced and server.started and ranking.ready:
             announced = True
             announce(address)
+    watching.cancel()
     await searching.stop()
     await task
 

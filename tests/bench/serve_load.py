@@ -41,13 +41,14 @@ class Answers:
     status: Counter[int] = field(default_factory=Counter)
     seconds: list[float] = field(default_factory=list)  # of those with status 200
     late_ms: list[float] = field(default_factory=list)  # how much after their deadline, of those
-    refused_seconds: list[float] = field(default_factory=list)  # of the others
+    refused_seconds: list[float] = field(default_factory=list)  # of those with status 503
     began: float = field(default_factory=time.perf_counter)
 
     def add(self, status: int, seconds: float, deadline_ms: float) -> None:
         """One answer after `seconds`."""
         self.status[status] += 1
-        (self.seconds if status == 200 else self.refused_seconds).append(seconds)
+        if status in (200, 503):
+            (self.seconds if status == 200 else self.refused_seconds).append(seconds)
         if status == 200 and seconds * 1e3 > deadline_ms:
             self.late_ms.append(seconds * 1e3 - deadline_ms)
 
@@ -60,8 +61,8 @@ class Answers:
             "status": dict(sorted(self.status.items())),
             "answers_per_second": round(self.status[200] / wall, 1),
             **latency(self.seconds),
-            "refused_p50_ms": round(refused[0], 2),
-            "refused_p99_ms": round(refused[1], 2),
+            "503_p50_ms": round(refused[0], 2),
+            "503_p99_ms": round(refused[1], 2),
             "late": len(self.late_ms),
             "worst_late_ms": round(max(self.late_ms, default=0.0), 2),
         }

@@ -19,7 +19,7 @@ from adstool.config_services import ServeSettings
 from adstool.errors import DataError
 from adstool.funnel.log import FunnelLog, StageRows
 from adstool.funnel.request import Request
-from adstool.server.app import build_app
+from adstool.server.app import Lag, build_app
 from adstool.server.inputs import MAX_DEPTH, parse_json
 from adstool.server.metrics import Meters
 from adstool.server.ranking import RankingThread
@@ -69,8 +69,9 @@ class Caller:
         self.ranker, self.meters = Ranker(), Meters()
         self.settings = ServeSettings(**settings)
         self.ranking = RankingThread(lambda: self.ranker, self.settings, self.meters)
-        searching = Searching(Workspace(Path()), Settings(serve=self.settings))
-        self.app = build_app(self.ranking, searching, self.settings, self.meters, 3, token)
+        served = Settings(serve=self.settings)
+        searching = Searching(Workspace(Path()), served)
+        self.app = build_app(self.ranking, searching, served, self.meters, Lag(), token)
 
     def start(self) -> None:
         self.ranking.start()
@@ -251,6 +252,25 @@ def test_nothing_is_answered_late(make: Callable[..., Caller]) -> None:
     assert server.ranker.seen == ["ranked", "next"]  # what waited too long was not ranked
     assert server.ranker.log.pending == 1  # a slate that nobody saw is not logged
     assert server.metric("adstool_refused_total", reason="deadline_waiting") == 2
+
+
+def test_what_cannot_be_ranked_in_time_is_refused_at_once(make: Callable[..., Caller]) -> None:
+    server = make(deadline_ms=5000)
+    server.ranking.queue.took(0.1)
+    server.ranker.go.clear()
+
+    async def work() -> list[int]:
+        tasks = [asyncio.create_task(server.call("/rank", {"user_id": f"u{n}"})) for n in range(3)]
+        while len(server.ranking.queue) < 2:
+            await asyncio.sleep(0.001)
+        hurried = await server.call("/rank", {"user_id": "u3", "deadline_ms": 300})
+        tasks.append(asyncio.create_task(server.call("/rank", {"user_id": "u4", "deadline_ms": 1000})))
+        await asyncio.sleep(0.01)
+        server.ranker.go.set()
+        return [status for status, *_ in [*(await asyncio.gather(*tasks)), hurried]]
+
+    assert run(work()) == [200, 200, 200, 200, 503]
+    assert server.metric("adstool_refused_total", reason="no_time") == 1
 
 
 def test_a_server_that_stops_finishes_what_is_queued(make: Callable[..., Caller]) -> None:
