@@ -25,6 +25,7 @@ MAX_RESULTS = 1000
 MAX_LINE = 2**24  # bytes of the process's answer
 KINDS = {None: ("ad", "pin"), "ads": ("ad",), "pins": ("pin",)}
 STOP_SECONDS = 2.0
+RETRY_SECONDS = 10.0  # between starts of the process, should it die again and again
 
 
 @dataclass(frozen=True)
@@ -68,10 +69,13 @@ class Searching:
         self._loading: asyncio.Task[None] | None = None
         self._turn = asyncio.Lock()
         self._waiting = 0
+        self._again = 0.0  # not started again before then
 
     async def start(self) -> None:
-        """Start the process, if search is on; it is ready some seconds later."""
-        if self._settings.serve.search and (self._loading is None or self._loading.done()):
+        """Start the process, if search is on and it was not just tried; it is ready some seconds later."""
+        now = time.monotonic()
+        if self._settings.serve.search and now >= self._again and (not self._loading or self._loading.done()):
+            self._again = now + RETRY_SECONDS
             self._loading = asyncio.create_task(self._load())
 
     async def ask(self, query: Query, until: float) -> list[dict[str, Any]]:
@@ -128,6 +132,8 @@ class Searching:
         )
         try:
             said = await _read(process)
+        except ValueError:
+            said = {"error": "Its process ended while it loaded.", "try": "Look at its words above."}
         except BaseException:
             process.kill()
             raise
