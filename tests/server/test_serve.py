@@ -18,10 +18,13 @@ from typing import Any
 import pytest
 from support import run_cli
 
-from adstool.config import Settings
+from adstool.config import Settings, load_settings
+from adstool.content.search import search_items
 from adstool.funnel.rank import Ranker
 from adstool.warehouse import open_warehouse
 from adstool.workspace import Workspace
+
+SAMPLE = Path(__file__).resolve().parents[2] / "sample_data" / "world" / "images"
 
 
 @contextmanager
@@ -40,11 +43,22 @@ def serving(ws: Workspace, *words: str) -> Iterator[tuple[subprocess.Popen[str],
         process.communicate()
 
 
-def ask(port: int, method: str, path: str, body: Any = None) -> tuple[int, Any]:
-    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=10)
-    connection.request(method, path, json.dumps(body), {"Content-Type": "application/json"})
+def ask(
+    port: int, method: str, path: str, body: Any = None, kind: str = "application/json"
+) -> tuple[int, str]:
+    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=30)
+    content = body if isinstance(body, bytes) else json.dumps(body)
+    connection.request(method, path, content, {"Content-Type": kind})
     answer = connection.getresponse()
     return answer.status, answer.read().decode()
+
+
+def assert_no_torch(pid: int) -> None:
+    """The process has mapped the library of onnxruntime, and none of torch's."""
+    if sys.platform == "linux":
+        mapped = Path(f"/proc/{pid}/maps").read_text(encoding="utf-8")
+        assert "onnxruntime" in mapped
+        assert "libtorch" not in mapped
 
 
 def test_a_server_from_start_to_end(shop_copy: Workspace, settings: Settings) -> None:
@@ -57,10 +71,7 @@ def test_a_server_from_start_to_end(shop_copy: Workspace, settings: Settings) ->
             slates.append(json.loads(text))
         assert json.loads(ask(port, "GET", "/readyz")[1])["runs"]["engagement"] == "r1"
         assert 'adstool_requests_total{route="/rank",status="200"} 3.0' in ask(port, "GET", "/metrics")[1]
-        if Path("/proc").is_dir():
-            mapped = Path(f"/proc/{process.pid}/maps").read_text(encoding="utf-8")
-            assert "onnxruntime" in mapped
-            assert "libtorch" not in mapped
+        assert_no_torch(process.pid)
         process.send_signal(signal.SIGTERM)
         out, err = process.communicate(timeout=20)
     assert process.returncode == 0, err
@@ -99,11 +110,36 @@ def test_a_second_signal_ends_at_once(shop_copy: Workspace) -> None:
         assert process.wait(timeout=2) == 130
 
 
-def test_what_cannot_be_served_is_said(shop_copy: Workspace, tmp_path: Path) -> None:
-    assert run_cli("init", tmp_path / "empty").returncode == 0
-    done = run_cli("--workspace", tmp_path / "empty", "serve", "--port", "0")
+def test_search_is_of_a_process_of_its_own(demo: Path) -> None:
+    ws = Workspace(demo)
+    settings = load_settings(ws.config, environment={})
+    picture = SAMPLE / "a352.png"
+    with serving(ws, "--search", "--deadline-ms", "20000") as (process, port):
+        for _ in range(300):
+            status, text = ask(port, "POST", "/search", {"text": "red lamp", "k": 5, "in": "ads"})
+            if status != 503:
+                break
+            time.sleep(0.2)
+        assert status == 200, text
+        by_text = json.loads(text)["results"]
+        path = "/search?k=1&in=ads"
+        by_picture = json.loads(ask(port, "POST", path, picture.read_bytes(), "image/png")[1])["results"]
+        status, text = ask(port, "POST", path, b"junk", "image/png")
+        assert (status, "is none of JPEG, PNG" in text) == (400, True)
+        assert_no_torch(process.pid)
+    with open_warehouse(ws, settings, read_only=True) as con:
+        hits = search_items(ws, settings, con, text="red lamp", kinds=("ad",), k=5)
+    assert [hit["item_id"] for hit in by_text] == [hit.item_id for hit in hits]
+    assert [hit["score"] for hit in by_text] == pytest.approx([hit.score for hit in hits], abs=1e-4)
+    assert by_picture[0]["item_id"] == picture.stem
+
+
+def test_what_cannot_be_served_is_said(shop_copy: Workspace) -> None:
+    (shop_copy.models / "index" / "current").unlink()
+    words = ("--workspace", shop_copy.root, "serve", "--port", "0")
+    done = run_cli(*words)
     assert (done.returncode, "adstool index" in done.stderr) == (1, True)
-    done = run_cli("--workspace", shop_copy.root, "serve", "--port", "0", "--token-env", "NO_SUCH_TOKEN")
+    done = run_cli(*words, "--token-env", "NO_SUCH_TOKEN")
     assert (done.returncode, "NO_SUCH_TOKEN" in done.stderr) == (2, True)
 
 
