@@ -62,6 +62,7 @@ def rank(
     from adstool.funnel.rank import Ranker
 
     ranker = Ranker(workspace, settings)
+    ranker.warm()
     length = settings.funnel.slate if slate is None else slate
     if requests is None:
         request = {"user_id": user, "surface": surface, "query": query}

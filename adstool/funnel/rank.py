@@ -126,6 +126,13 @@ class Ranker:
             ranked = self.stages(Request(user, None, None, None, "", 1))
         self._heavy(state, ranked.ctx, np.array([self.index.corpus.first_row]), None)
 
+    def warm(self) -> None:
+        """Rank for nobody, so that the first request finds models loaded and its costs known."""
+        nobody = Request("", None, None, None, "", 1)
+        self.stages(nobody)
+        self._pace = Pace()  # loading is no cost of a request
+        self.stages(nobody)
+
     @property
     def index(self) -> Index:
         """The index in use."""
