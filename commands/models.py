@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import typer
@@ -26,6 +27,8 @@ def models(context: typer.Context) -> None:
         current = workspace.current_run(name)
         for run in workspace.runs(name):
             about = read_json(run / "run.json") if (run / "run.json").is_file() else {}
+            quantized = run / "quantization.json"
+            small = read_json(quantized) if quantized.is_file() else {}
             metrics = read_json(run / "metrics.json") if (run / "metrics.json").is_file() else {}
             rows.append(
                 {
@@ -35,6 +38,7 @@ def models(context: typer.Context) -> None:
                     "bytes": sum(file.stat().st_size for file in run.rglob("*") if file.is_file()),
                     "run": about,
                     "metrics": metrics,
+                    "serves": _served(run, small),
                 }
             )
     if emit(context, {"models": rows}):
@@ -47,7 +51,7 @@ def models(context: typer.Context) -> None:
         (
             row["model"],
             row["run_id"],
-            "in use" if row["current"] else "",
+            ", ".join(filter(None, ("in use", row["serves"]))) if row["current"] else "",
             round(row["bytes"] / 1e6, 2),
             row["run"].get("seconds"),
             ", ".join(f"{k} {v:.4f}" for k, v in _plain_figures(row["metrics"].get("test"))),
@@ -56,6 +60,13 @@ def models(context: typer.Context) -> None:
     ]
     table(context, ["model", "run", "", "MB", "seconds", "test"], shown)
     next_verb(context, "adstool evaluate")
+
+
+def _served(run: Path, quantized: dict[str, Any]) -> str:
+    """The form that serves, empty for what is served by no graph."""
+    if not any(run.glob("*.onnx")):
+        return ""
+    return str(quantized["scheme"]) if quantized.get("in_use") else "fp32"
 
 
 def _plain_figures(metrics: Any, prefix: str = "") -> list[tuple[str, float]]:

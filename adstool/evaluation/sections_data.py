@@ -130,13 +130,27 @@ def quantization_section(ws: Workspace) -> Html:
         for key, name, form, limit, wanted in QUANTIZED
         if found.get(key) is not None
     ]
-    accepted = bool(found.get("accepted"))
+    scheme = found.get("scheme", "int8")
     words = (
-        "The int8 model passed its gate and is the one that serves."
-        if accepted
-        else "The int8 model did not pass its gate; the full-precision model serves."
+        f"The {scheme} model passed its gate and is the one that serves."
+        if found.get("accepted")
+        else f"The {scheme} model did not pass its gate; the full-precision model serves."
     )
     measured = f"on {found['rows']:,} held-out rows" if found.get("rows") else ""
     parts = [table(["against the original", ">measured", ">limit"], rows, measured)]
     parts += [paragraph(f"Refused: {reason}", "note") for reason in found.get("reasons") or []]
+    techniques = [
+        (
+            row["technique"],
+            f"{row['size_ratio']:.0%}",
+            f"{row['p50_ms']:.2f}",
+            f"{row['p99_ms']:.2f}",
+            "" if row["delta_ne"] is None else f"{row['delta_ne']:+.3%}",
+            f"{row['topk_overlap']:.1%}",
+        )
+        for row in found.get("table") or []
+    ]
+    if techniques:
+        names = ["technique", ">size", ">ms p50", ">p99", ">normalized entropy", ">same first"]
+        parts.append(table(names, techniques, "a request's candidates, one thread, its own time"))
     return section("quantization", "Quantization", words, *parts)
