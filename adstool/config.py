@@ -36,11 +36,17 @@ class Action:
 
 @dataclass(frozen=True)
 class Format:
-    """One ad format: its slots and the chance that each slot is seen."""
+    """One ad format: its slots, the chance that each is seen, and how users take it."""
 
     name: str = "standard"
     slots: int = 3
     exposure: tuple[float, ...] = (1.0, 0.8, 0.6)
+    size: float = 1.0  # room of a slot, in slots of the first format
+    rule: str = ""  # of its prices: first_price | gsp | vcg; empty: auction.rule
+    actions: tuple[str, ...] = ()  # heads that apply to it; empty: all
+    ads: tuple[str, ...] = ()  # catalogue formats of the ads that may stand in it; empty: all
+    lift: float = 1.0  # odds of wanted actions against a slot of the first format that is seen: an assumption
+    hide_lift: float = 1.0  # the same of unwanted actions
 
 
 @dataclass(frozen=True)
