@@ -166,7 +166,7 @@ class Behaviour:
         scores = self.shop.scores(policy[rows], user, context, interest, candidates)
         is_ad = rng.random((len(rows), self.config.slate)) < self.config.ad_share
         choice = self.shop.fill(candidates, scores, is_ad, rng)
-        signals = self._signals(
+        signals = self.signals(
             user, seconds, surface, interest, asked, attribute, choice.item, engaged, exposed
         )
         probability, acted = self._act(signals, rng)
@@ -207,7 +207,7 @@ class Behaviour:
         bent: Floats = np.where(np.isnan(relative), 0.0, np.logaddexp(0.0, 1.8 * np.nan_to_num(relative)))
         return bent
 
-    def _signals(
+    def signals(
         self, user: Ints, seconds: Ints, surface: Ints, interest: Floats, asked: Ints, attribute: Ints,
         item: Ints, engaged: Floats, exposed: Floats,
     ) -> Floats:  # fmt: skip
