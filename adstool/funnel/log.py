@@ -10,6 +10,7 @@ import numpy as np
 import pyarrow as pa
 
 from adstool.features.items import ItemTable
+from adstool.funnel.budgets import Spending
 from adstool.warehouse import load_sql
 
 if TYPE_CHECKING:
@@ -31,12 +32,14 @@ class StageRows:
 
 @dataclass(frozen=True)
 class Sold:
-    """The slots of one auction, first slot first: rows of the item table, bids, scores and prices a click."""
+    """The slots of one auction, first slot first: rows of the item table, bids, scores and prices a click,
+    and what each is expected to cost."""
 
     rows: np.ndarray
     bids: np.ndarray
     scores: np.ndarray
     prices: np.ndarray
+    costs: np.ndarray
 
 
 @dataclass(frozen=True)
@@ -61,6 +64,7 @@ class FunnelLog:
     def __init__(self) -> None:
         self._entries: list[_Entry] = []
         self.pending = 0  # rows of `funnel` not written yet
+        self.spending = Spending()  # of all that was added, written or not
 
     def add(
         self,
@@ -76,6 +80,15 @@ class FunnelLog:
         """Remember one request. ts: microseconds UTC; names: of the sources, by their numbers."""
         self._entries.append(_Entry(request_id, ts, user_id, surface, items, names, stages, sold))
         self.pending += _count(self._entries[-1])
+        self._charge(self._entries[-1], 1.0)
+
+    def _charge(self, entry: _Entry, sign: float) -> None:
+        if entry.sold is None or not self.spending.knows(entry.ts):
+            return
+        campaigns = entry.items.column("campaign_id").take(pa.array(entry.sold.rows)).to_pylist()
+        for campaign, cost in zip(campaigns, entry.sold.costs.tolist(), strict=True):
+            if campaign is not None:
+                self.spending.add(entry.ts, campaign, sign * cost)
 
     def take(self) -> FunnelLog:
         """All that waits, as a log of its own that another thread may write; this one is then empty."""
@@ -91,7 +104,9 @@ class FunnelLog:
 
     def forget_newest(self) -> None:
         """Forget the last request: its slate was never shown."""
-        self.pending -= _count(self._entries.pop())
+        entry = self._entries.pop()
+        self.pending -= _count(entry)
+        self._charge(entry, -1.0)
 
     def forget_oldest(self, most: int) -> int:
         """Forget the oldest requests until at most `most` rows wait; returns how many rows went."""
@@ -154,6 +169,7 @@ class FunnelLog:
             "bid": pa.array(_joined([one.bids for _, one in sold]), pa.float64()),
             "score": pa.array(_joined([one.scores for _, one in sold]), pa.float64()),
             "price": pa.array(_joined([one.prices for _, one in sold]), pa.float64()),
+            "cost": pa.array(_joined([one.costs for _, one in sold]), pa.float64()),
         }
         return pa.table(columns)
 

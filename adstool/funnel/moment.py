@@ -8,6 +8,7 @@ from adstool.config import Settings
 from adstool.features.items import NO_TIME
 from adstool.features.state import RequestContext
 from adstool.funnel.asked import Asked, newness
+from adstool.funnel.budgets import Budgets
 from adstool.funnel.exploration import outcomes
 from adstool.funnel.index import Index
 from adstool.funnel.orders import Orders
@@ -34,6 +35,7 @@ class Moment:
         moments = [self.created, self.starts, self.ends[self.ends != NO_TIME] + 1]
         self._changes = np.unique(np.concatenate(moments))
         self._eligible: tuple[int, np.ndarray] | None = None
+        self.budgets = Budgets(state.items, rows)
         priced = state.spec.corpus == "ad"
         self.bids = bids_of(state.items.numbers("bid")[rows], settings.auction.reserve) if priced else None
 
@@ -50,14 +52,21 @@ class Moment:
         running = (self.starts <= ts) & ((self.ends >= ts) | (self.ends == NO_TIME))
         return np.asarray(running & (self.created <= ts))
 
-    def asked(self, ctx: RequestContext, request_id: str, user_vectors: np.ndarray | None) -> Asked:
-        """What the sources are told of a request; user_vectors: of the retrieval towers, [H, d]."""
+    def asked(
+        self,
+        ctx: RequestContext,
+        request_id: str,
+        user_vectors: np.ndarray | None,
+        over: frozenset[str] = frozenset(),
+    ) -> Asked:
+        """What the sources are told of a request; user_vectors: of the retrieval towers, [H, d]; over: the
+        campaigns that have spent their budget."""
         index = self.index
         return Asked(
             state=index.state,
             ctx=ctx,
             request_id=request_id,
-            eligible=self.eligible(ctx.ts),
+            eligible=self.budgets.without(self.eligible(ctx.ts), over),
             first_row=index.corpus.first_row,
             user_vectors=user_vectors,
             two_tower=index.two_tower,

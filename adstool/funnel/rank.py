@@ -15,6 +15,7 @@ from adstool.config import Settings
 from adstool.features.state import RequestContext, ServingState, microseconds
 from adstool.funnel.ann import best
 from adstool.funnel.asked import Asked
+from adstool.funnel.budgets import charges
 from adstool.funnel.candidates import retrieve
 from adstool.funnel.fallback import Guard, Predicted, Warnings, predicted, unpredicted
 from adstool.funnel.index import Index, index_as_of
@@ -28,7 +29,7 @@ from adstool.funnel.slate import Ranked, log_stages, slate_of
 from adstool.funnel.sources import sources_of
 from adstool.marketplace.auction import exposure_curve, run_auction
 from adstool.serving.light import Tower
-from adstool.training.value import Value
+from adstool.training.value import Value, paid_head
 from adstool.workspace import Workspace
 
 if TYPE_CHECKING:
@@ -180,7 +181,7 @@ class Ranker:
         parsed = self.parse(request, k)
         ranked = self.stages(parsed, at, budget_ms)
         index = self.index_at(at)
-        log_stages(self.log, ranked, index)
+        log_stages(self.log, ranked, index, paid_head(self.settings.actions, ranked.heads))
         self._warnings.say(ranked.fallbacks)
         return slate_of(ranked, index, self.heavy.typical, explain)
 
@@ -284,8 +285,17 @@ class Ranker:
         ctx = state.nobody(*about) if ctx is None else ctx
         vectors = self._users(state, ctx, first, guard)
         towers = vectors.get("retrieval")
-        asked = moment.asked(ctx, request.request_id, None if towers is None else towers[0])
+        over = self._over(moment, ctx.ts)
+        asked = moment.asked(ctx, request.request_id, None if towers is None else towers[0], over)
         return asked, vectors.get("lightweight")
+
+    def _over(self, moment: Moment, ts: int) -> frozenset[str]:
+        """The campaigns that have spent their daily budget; a `strict` ranker sells nothing, so none."""
+        if self.strict or not moment.budgets.daily:
+            return frozenset()
+        if not self.log.spending.knows(ts):
+            self.log.spending.start(ts, charges(self.ws, self.settings, self.con, ts))
+        return self.log.spending.over(ts, moment.budgets.daily)
 
     def _users(
         self, state: ServingState, ctx: RequestContext, any_row: int, guard: Guard

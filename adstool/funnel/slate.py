@@ -43,9 +43,10 @@ class Ranked:
         return np.asarray(self.candidates.positions + index.corpus.first_row)
 
 
-def log_stages(log: FunnelLog, ranked: Ranked, index: Index) -> None:
+def log_stages(log: FunnelLog, ranked: Ranked, index: Index, paid: int) -> None:
     """Put every candidate of every stage, and the slots sold, into the log.
 
+    paid: the column of the predictions that prices are paid for.
     A stage that failed has no rows: what stood in for it is not what it would have said.
     """
     found, rows = ranked.candidates, ranked.rows(index)
@@ -67,7 +68,9 @@ def log_stages(log: FunnelLog, ranked: Ranked, index: Index) -> None:
     said = tuple(one for one in stages if one.stage not in failed)
     sold = None
     if ranked.prices is not None and ranked.bids is not None:
-        sold = Sold(rows[shown], ranked.bids[ranked.chosen], scores, ranked.prices)
+        # Where no ranker answered, nobody knows how probable a click is: such slots are not charged.
+        clicks = ranked.probability[ranked.chosen, paid] if ranked.heads else np.zeros(len(shown))
+        sold = Sold(rows[shown], ranked.bids[ranked.chosen], scores, ranked.prices, ranked.prices * clicks)
     request, ctx = ranked.request, ranked.ctx
     log.add(request.request_id, ctx.ts, ctx.user_id, ctx.surface, index.state.items, found.names, said, sold)
 
