@@ -166,6 +166,11 @@ class AuctionSettings:
     rule: str = "gsp"  # first_price | gsp | vcg
     reserve: float = 0.01
     utility_weight: float = 0.1  # money a unit of user utility is worth in the ranking
+    most_ads: int = 0  # of a request; 0: as many as it asks for
+    first: int = 0  # the place of the first ad among what else is shown, from 0
+    spacing: int = 1  # an ad every so many places
+    per_advertiser: int = 0  # ads of one advertiser in a slate; 0: any number
+    per_category: int = 0
 
 
 @dataclass(frozen=True)

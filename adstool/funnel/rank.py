@@ -27,7 +27,7 @@ from adstool.funnel.quota import plan_of
 from adstool.funnel.request import Request
 from adstool.funnel.slate import Ranked, log_stages, slate_of
 from adstool.funnel.sources import sources_of
-from adstool.marketplace.auction import exposure_curve, run_auction
+from adstool.marketplace.auction import Cap, exposure_of_ads, run_auction
 from adstool.serving.light import Tower
 from adstool.training.value import Value, paid_head
 from adstool.workspace import Workspace
@@ -66,7 +66,7 @@ class Ranker:
         loaded = load(ws, settings.funnel.threads)
         self._use(loaded, Moment(loaded.index, settings))
         # What is wrong in the settings is said before the first request.
-        run_auction(_NONE, _NONE, exposure_curve(settings.formats[0], 1), rule=settings.auction.rule)
+        run_auction(_NONE, _NONE, self._exposure(1), rule=settings.auction.rule)
 
     def _use(self, loaded: Loaded, now: Moment) -> None:
         self._loaded, self._now = loaded, now
@@ -217,7 +217,7 @@ class Ranker:
         )
         final = light.take(kept) if heavy is None else heavy
         self._pace.learn("heavy", clock.lap("heavy"), scored / settings.lightweight)
-        chosen, prices = self._auction(final, kept_bids, rows, request.k)
+        chosen, prices = self._auction(final, asked.state, kept_bids, rows, request.k)
         self._pace.learn("auction", clock.lap("auction"))
         return Ranked(
             request,
@@ -351,7 +351,7 @@ class Ranker:
         return predicted(self.value, heavy.outputs, probability, worth, bids)
 
     def _auction(
-        self, final: Predicted, bids: np.ndarray | None, rows: np.ndarray, k: int
+        self, final: Predicted, state: ServingState, bids: np.ndarray | None, rows: np.ndarray, k: int
     ) -> tuple[np.ndarray, np.ndarray | None]:
         auction, value = self.settings.auction, final.value
         if bids is None:
@@ -363,13 +363,27 @@ class Ranker:
         result = run_auction(
             bids,
             final.probability[:, value.click],
-            exposure_curve(self.settings.formats[0], k),
+            self._exposure(k),
             bonus=value.utility_weight * value.utility(final.worth),
             rule=auction.rule,
             reserve=auction.reserve,
+            caps=self._caps(state, rows),
             tie_break=rows,
         )
         return result.winners, result.prices
+
+    def _exposure(self, ads: int) -> np.ndarray:
+        return exposure_of_ads(self.settings.formats[0], self.settings.auction, ads)
+
+    def _caps(self, state: ServingState, rows: np.ndarray) -> list[Cap]:
+        """How many of one advertiser and of one category may win; rows: of the candidates."""
+        items, auction = state.items, self.settings.auction
+        caps = []
+        if auction.per_advertiser:
+            caps.append(Cap(items.advertisers[0][rows], auction.per_advertiser))
+        if auction.per_category:
+            caps.append(Cap(items.categories[0][rows], auction.per_category))
+        return caps
 
 
 class _Clock:

@@ -87,6 +87,16 @@ def test_each_stage_does_what_its_name_says(ranker: Ranker, settings: Settings) 
     )
     assert ranked.chosen.tolist() == sold.winners.tolist()
     assert ranked.prices == pytest.approx(sold.prices)
+    # With settings of load and diversity: at most three ads, one of an advertiser, two of a category.
+    narrow = dataclasses.replace(settings.auction, most_ads=3, per_advertiser=1, per_category=2)
+    ranker.settings = dataclasses.replace(settings, auction=narrow)
+    try:
+        ranked = ranker.stages(request)
+    finally:
+        ranker.settings = settings
+    shown = ranked.rows(ranker.index)[ranked.kept][ranked.chosen]
+    assert len(shown) == 3 == len(set(state.items.advertisers[0][shown]))
+    assert np.unique(state.items.categories[0][shown], return_counts=True)[1].max() <= 2
 
 
 def test_only_what_runs_can_be_shown(ranker: Ranker) -> None:
