@@ -121,6 +121,7 @@ class RunScorer:
             if self.chosen or not self.variant:
                 raise
             log.warning("%s Full precision serves instead: adstool quantize mends it.", error.message)
+            self.variant = ""  # for all graphs of the run, and said once
             return GraphSession(self.run_dir / file, self.threads)
 
     @cached_property
