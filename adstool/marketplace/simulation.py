@@ -12,13 +12,13 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from adstool.marketplace.auction import run_auctions
 from adstool.marketplace.automatic import Bidding
 from adstool.marketplace.bidding import Delivery
 from adstool.marketplace.chance import CLICK, dice
 from adstool.marketplace.formats import Block, lifted
 from adstool.marketplace.market import Advertised, Market, Visits, repeat_noise
 from adstool.marketplace.pacing import TrafficProfile
-from adstool.marketplace.slates import run_auctions
 
 STEPS = 96  # a day
 CHUNK = 2048  # visits computed at once

@@ -7,13 +7,12 @@ import dataclasses
 import numpy as np
 import pytest
 
-from adstool.marketplace.auction import RULES, run_auction
+from adstool.marketplace.auction import run_auction
 from adstool.marketplace.automatic import Bidding
 from adstool.marketplace.chance import CLICK, dice
 from adstool.marketplace.formats import Block, lifted
 from adstool.marketplace.market import FIXED, MONEY, Advertised, Market, Outcomes, Visits, draw_visits
 from adstool.marketplace.simulation import Delivered, Terms, simulate_days
-from adstool.marketplace.slates import run_auctions
 
 ACTIONS = ("click", "hide")
 PAGE = (Block("standard", np.array([1.0, 0.6, 0.3]), "gsp"),)
@@ -45,25 +44,6 @@ def run(
 ) -> Delivered:
     bidding = Bidding(campaigns, strategy, np.full(len(campaigns), 2.0))
     return simulate_days(market, campaigns, visits, terms, bidding, seed=3)
-
-
-@pytest.mark.parametrize("rule", RULES)
-def test_many_auctions_are_each_what_one_is(rule: str) -> None:
-    rng = np.random.default_rng(5)
-    bids, click = rng.gamma(2, 0.5, (200, 7)).round(1), rng.beta(1, 8, (200, 7))
-    click[rng.random((200, 7)) < 0.1] = 0.0
-    bonus, allowed = rng.normal(0, 0.05, (200, 7)), rng.random((200, 7)) < 0.8
-    click[:50, 1], bids[:50, 1], bonus[:50, 1] = click[:50, 2], bids[:50, 2], bonus[:50, 2]  # ties
-    exposure = np.array([0.9, 0.5, 0.2])
-    found = run_auctions(bids, click, exposure, bonus=bonus, rule=rule, reserve=0.3, allowed=allowed)
-    for row in range(200):
-        able = np.flatnonzero(allowed[row])
-        one = run_auction(
-            bids[row, able], click[row, able], exposure, bonus=bonus[row, able], rule=rule, reserve=0.3
-        )
-        won = found.winners[row] >= 0
-        assert found.winners[row][won].tolist() == able[one.winners].tolist()
-        np.testing.assert_allclose(found.prices[row][won], one.prices, rtol=1e-12)
 
 
 def by_hand(market: Market, campaigns: Advertised, visits: Visits) -> tuple[np.ndarray, np.ndarray]:
