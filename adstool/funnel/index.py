@@ -116,25 +116,10 @@ def build_index(
     queries = real_queries(state, corpus, towers)
     tuning = _tunings(settings, run_dir, corpus, queries) if tuned else _earlier_tunings(ws)
     chosen = _build_searches(tables, queries, run_dir, tuning, settings.index.min_recall)
-    with_content = int((np.abs(corpus.content).max(axis=1) > 0).sum()) if len(corpus) else 0
-    known = int(np.abs(tables["sequence"]).any(axis=1).sum()) if users is not None else 0
-    rows = {
-        "clip": with_content,
-        "semantic": len(SemanticIndex(corpus.codes)),
-        "sequence": known,
-        "retargeting": int(np.isin(_advertisers(state), state.off_site.advertiser).sum()),
-    }
-    without = {SEQUENCE, CONVERSION} if len(state.off_site) else {SEQUENCE, CONVERSION, "retargeting"}
+    sources = _sources(state, corpus, tables, chosen)
     document = {
         "format": FORMAT,
-        "sources": {
-            name: {
-                "rows": rows.get(name, len(corpus)),
-                "index": chosen[name].kind if name in chosen else "scan",
-            }
-            for name in SOURCES
-            if name in tables or name not in without
-        },
+        "sources": sources,
         "search": {name: asdict(choice) for name, choice in chosen.items()},
         "tuning": tuning,
         "vectors": {"form": settings.index.vectors, "kept": _overlap(corpus, kept, queries)},
@@ -146,13 +131,35 @@ def build_index(
         "semantic": items.semantic,
     }
     write_json(run_dir / "index.json", document)
-    if not with_content and settings.features.content:
+    if not sources["clip"]["rows"] and settings.features.content:
         log.info(
             "No item has a content vector, so the source 'clip' finds nothing: adstool embed makes them."
         )
-    elif with_content and not items.semantic:
+    elif sources["clip"]["rows"] and not items.semantic:
         log.info("No item has a semantic id, so the source 'semantic' finds nothing: adstool train semantic.")
     return {**document, "seconds": round(time.perf_counter() - started, 2)}
+
+
+def _sources(
+    state: ServingState, corpus: Corpus, tables: dict[str, Rows], chosen: dict[str, AnnChoice]
+) -> dict[str, dict[str, Any]]:
+    """By source that there is, how many items it can find and how it searches them."""
+    rows = {
+        "clip": int((np.abs(corpus.content).max(axis=1) > 0).sum()) if len(corpus) else 0,
+        "semantic": len(SemanticIndex(corpus.codes)),
+        "retargeting": int(np.isin(_advertisers(state), state.off_site.advertiser).sum()),
+    }
+    if SEQUENCE in tables:
+        rows[SEQUENCE] = int(np.abs(tables[SEQUENCE]).any(axis=1).sum())
+    without = {SEQUENCE, CONVERSION} if len(state.off_site) else {SEQUENCE, CONVERSION, "retargeting"}
+    return {
+        name: {
+            "rows": rows.get(name, len(corpus)),
+            "index": chosen[name].kind if name in chosen else "scan",
+        }
+        for name in SOURCES
+        if name in tables or name not in without
+    }
 
 
 def _kept(corpus: Corpus, form: str) -> dict[str, Rows]:

@@ -69,3 +69,22 @@ class Deadline:
         """What was left out, for the slate; empty where nothing was."""
         found: dict[str, object] = {"sources": self.skipped} if self.skipped else {}
         return found if self.scored is None else {**found, "heavy": self.scored}
+
+
+class Clock:
+    """Milliseconds of each stage since the one before, and of all."""
+
+    def __init__(self) -> None:
+        self._laps: dict[str, float] = {}
+        self._started = self._last = time.perf_counter()
+
+    def lap(self, name: str) -> float:
+        """End a stage; returns its milliseconds."""
+        now = time.perf_counter()
+        self._laps[name] = (now - self._last) * 1e3
+        self._last = now
+        return self._laps[name]
+
+    def total(self) -> dict[str, float]:
+        """Milliseconds by stage, and of all as "total"."""
+        return {**self._laps, "total": (self._last - self._started) * 1e3}

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Mapping
 from datetime import datetime
 from functools import partial
@@ -22,7 +21,7 @@ from adstool.funnel.index import Index, index_as_of
 from adstool.funnel.loaded import Loaded, Refusals, load
 from adstool.funnel.log import FunnelLog
 from adstool.funnel.moment import Moment
-from adstool.funnel.pace import Deadline, Pace
+from adstool.funnel.pace import Clock, Deadline, Pace
 from adstool.funnel.quota import plan_of
 from adstool.funnel.request import Request
 from adstool.funnel.slate import Ranked, log_stages, slate_of
@@ -199,7 +198,7 @@ class Ranker:
         """Every stage's candidates and scores for one request; nothing is logged."""
         moment, settings = self._moment(at), self.settings.funnel
         deadline = Deadline(self._pace, settings.budget_ms if budget_ms is None else budget_ms)
-        clock, guard = _Clock(), Guard(self.strict, deadline)
+        clock, guard = Clock(), Guard(self.strict, deadline)
         asked, user = self._ask(request, at, guard)
         candidates = retrieve(asked, settings.retrieve, guard, self.plan.of(asked.ctx))
         clock.lap("retrieval")
@@ -384,20 +383,3 @@ class Ranker:
         if auction.per_category:
             caps.append(Cap(items.categories[0][rows], auction.per_category))
         return caps
-
-
-class _Clock:
-    """Milliseconds of each stage since the one before, and of all."""
-
-    def __init__(self) -> None:
-        self._laps: dict[str, float] = {}
-        self._started = self._last = time.perf_counter()
-
-    def lap(self, name: str) -> float:
-        now = time.perf_counter()
-        self._laps[name] = (now - self._last) * 1e3
-        self._last = now
-        return self._laps[name]
-
-    def total(self) -> dict[str, float]:
-        return {**self._laps, "total": (self._last - self._started) * 1e3}
