@@ -191,6 +191,7 @@ class EvaluationSettings:
 
     bootstrap: int = 200  # resamples of users behind every interval
     requests: int = 200  # logged requests replayed through the funnel
+    min_ess: float = 20.0  # effective rows below which off-policy evaluation refuses to answer
     truth: str = ""  # folder of a synthetic world's truth; empty: beside the ingested files
 
 

@@ -10,8 +10,10 @@ from typing import Annotated, Any
 
 import typer
 
+from adstool.commands import _ope
 from adstool.commands._context import open_workspace
 from adstool.commands._output import emit, next_verb, say, table
+from adstool.errors import UsageError
 
 
 def register(app: typer.Typer) -> None:
@@ -22,14 +24,57 @@ def register(app: typer.Typer) -> None:
 def evaluate(
     context: typer.Context,
     stage: Annotated[
-        str, typer.Argument(help="interests, retrieval, lightweight, engagement, conversion, funnel, or all.")
+        str,
+        typer.Argument(
+            help="interests, retrieval, lightweight, engagement, conversion, funnel, all, or ope."
+        ),
     ] = "all",
     gate: Annotated[
         Path | None,
         typer.Option(help="A TOML file of limits, [stage] metric = {min, max}; exit is 3 when one fails."),
     ] = None,
+    log: _ope.Log = None,
+    reward: _ope.Reward = None,
+    propensity: _ope.Propensity = None,
+    target: _ope.Target = None,
+    q_hat: _ope.QHat = None,
+    q_target: _ope.QTarget = None,
+    user: _ope.User = None,
+    action: _ope.Action = None,
+    given: _ope.Given = None,
+    embedding: _ope.Embedding = None,
+    slate: _ope.Slate = None,
+    position: _ope.Position = None,
+    switch: _ope.Switch = None,
 ) -> None:
-    """Measure each stage on the last part of the log, with intervals from resampling users."""
+    """Measure each stage on the last part of the log, with intervals from resampling users.
+
+    `evaluate ope` needs no workspace: it says what another policy would have earned, from a logged table.
+    """
+    if stage == "ope":
+        columns = {
+            "reward": reward,
+            "propensity": propensity,
+            "target": target,
+            "q_hat": q_hat,
+            "q_target": q_target,
+            "user": user,
+            "action": action,
+            "context": _ope.names_of(given),
+            "embedding": _ope.names_of(embedding),
+            "slate": slate,
+            "position": position,
+            "threshold": switch,
+        }
+        _ope.run_ope(context, log, columns)
+        return
+    if log is not None:
+        raise UsageError(f"--log goes with ope, not with '{stage}'.", "adstool evaluate ope --log FILE ...")
+    _stages(context, stage, gate)
+
+
+def _stages(context: typer.Context, stage: str, gate: Path | None) -> None:
+    """The stages of the workspace."""
     from adstool.errors import GateNotPassed
     from adstool.evaluation.evaluate import evaluate as run_evaluation
     from adstool.evaluation.evaluate import select
