@@ -33,6 +33,7 @@ VERBS = {
     "quota": "quota",
     "rank": "rank",
     "evaluate": "evaluate",
+    "simulate": "simulate",
     "report": "report",
     "serve": "serve",
     "run": "run",
