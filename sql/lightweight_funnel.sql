@@ -1,5 +1,5 @@
--- A repeatable sample of the requests whose candidates the funnel's log holds, from $start until $end, with at most
--- $candidates of these each, shown or not.
+-- A repeatable sample of the requests whose candidates the funnel's log holds, from $start until $end, with
+-- $candidates of these each, shown or not; requests with fewer are left out.
 -- grain: a request; columns: user_id, ts, surface, query, items
 with candidates as (
     select user_id, request_id, item_id, min(ts) as ts, any_value(surface) as surface
@@ -17,6 +17,7 @@ found as (
         list(item_id order by md5(request_id || item_id)) as items
     from candidates
     group by user_id, request_id
+    having count(*) >= $candidates
 ),
 
 asked as (

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
+from adstool.errors import UsageError
 from adstool.features.cross import cross_columns
 from adstool.models.embedding import FieldEmbedding
 from adstool.models.inputs import Batch
@@ -54,7 +55,7 @@ class Cold(PairModel):
     def __init__(self, config: ColdConfig) -> None:
         super().__init__(config, cross_columns(config.inputs.numeric, config.cross))
         if not config.pair_hidden:
-            raise ValueError("pair_hidden must name at least one layer")
+            raise UsageError("pair_hidden must name a layer.", "Try --set pair_hidden=32.")
         self.user = ColdSide(config, self.embedding, "user")
         self.item = ColdSide(config, self.embedding, "item")
         heads, first = len(config.heads), config.pair_hidden[0]

@@ -72,7 +72,7 @@ class LightweightTaskConfig:
     gamma: float = 0.0  # focal exponent; 2 in InteractRank, 0 keeps probabilities calibrated
     softmax_weight: float = 0.01  # of the in-batch softmax over the engaged rows
     distill: float = 0.0  # weight of what the heavy ranker says of candidates, shown or not; 0: not asked
-    worth: float = 0.0  # weight within that of the squared error of what a candidate is worth
+    worth: float = 1.0  # weight within that of the squared error of what a candidate is worth
     align: bool = False  # also keep what the heavy ranker would put first (training.alignment)
     tau: float = 50.0  # of the relaxed sort that alignment is by
     lists: int = 1600  # requests the heavy ranker is asked about
@@ -207,6 +207,10 @@ def lessons_for(
     """What the heavy ranker teaches, None where it is not asked. Raises UsageError where nobody can ask."""
     if not config.taught:
         return None
+    if config.lists < 1 or config.candidates < 2 or config.lists_a_step < 1:
+        raise UsageError(
+            "Lists need two candidates, and a step one list.", "Leave out what was --set of them."
+        )
     if options.teach is None:
         raise UsageError("Nothing here can ask the heavy ranker.", "Leave out --align and --set distill.")
     return options.teach(dataset, config.lists, config.candidates, seed)

@@ -8,8 +8,9 @@ Run by hand. Every variant is trained anew on the workspace's log, and judged as
 sampled requests of the test split, known as of its start, their candidates scored by the engagement ranker in
 use. Prints a row a variant, mean and standard deviation over seeds: test AUC of clicks, recall of the heavy
 ranker's ten best in the kept set, Kendall's tau, utility regret with its interval over users (mean over
-seeds), the share by which regret is below that of the first variant with its interval, and milliseconds for
-2,000 candidates on one thread: the user's row, cross features, pairs.
+seeds), predicted over observed clicks, the share by which regret is below that of the first variant with its
+interval; then milliseconds for a request's candidates on one thread, the variants taking turns: the user's
+row, cross features, pairs.
 """
 
 from __future__ import annotations
@@ -44,11 +45,12 @@ from adstool.workspace import Workspace
 # Name -> (preset, --set overrides).
 VARIANTS: dict[str, tuple[str, dict[str, str]]] = {
     "two-tower": ("small", {}),
-    "two-tower+distilled": ("small", {"distill": "1"}),
+    "two-tower distilled": ("small", {"distill": "1"}),
     "inttower": ("inttower", {}),
-    "inttower+distilled": ("inttower", {"distill": "1"}),
+    "inttower distilled": ("inttower", {"distill": "1"}),
     "cold": ("cold", {}),
-    "cold+distilled": ("cold", {"distill": "1"}),
+    "cold distilled": ("cold", {"distill": "1"}),
+    "cold aligned": ("cold", {"distill": "1", "align": "true"}),
 }
 TIMED = 60  # requests
 
@@ -67,10 +69,10 @@ class Asked:
 class Figures:
     """What one training of a variant came to."""
 
-    auc: float
+    auc: float  # of clicks in the test split
+    calibration: float  # predicted over observed clicks there
     stage: dict[str, Any]
-    kept: np.ndarray  # utility kept, of the best set and of the slate, a row a request
-    times: np.ndarray  # ms: user, cross, pairs, all
+    kept: np.ndarray  # utility kept and of the best set, a row a request
 
 
 class Bench:
@@ -93,44 +95,58 @@ class Bench:
         self.corpus = np.arange(first, first + items)
         self.teacher = cache(Teacher(ws, settings, con))
 
-    def run(self, preset: str, overrides: dict[str, str], seed: int) -> Figures:
-        """Train, export and judge one variant."""
+    def run(self, preset: str, overrides: dict[str, str], seed: int, folder: Path) -> Figures:
+        """Train and export one variant into `folder`, and judge it."""
+        folder.mkdir()
         options = TrainOptions(preset=preset, overrides=overrides, seed=seed, teach=self.teacher)
-        with tempfile.TemporaryDirectory() as folder:
-            run = Path(folder)
-            trained = train_lightweight(self.ws, self.settings, self.con, run, options)
-            export_run(run)
-            scorer = LightScorer(run)
-            scored, times = self.scored(scorer)
+        trained = train_lightweight(self.ws, self.settings, self.con, folder, options)
+        export_run(folder)
+        scored = self.scored(folder)
         funnel = self.settings.funnel
         share = min(1.0, funnel.lightweight / funnel.retrieve)
         stage = judge(scored, funnel.lightweight, share, self.evaluation)
         cuts = [judge_cut(s, w, kept_of(len(s), funnel.lightweight, share), SLATE) for s, w in scored]
-        kept = np.array([(one.kept, one.best) for one in cuts])
-        return Figures(trained.metrics["test"]["click"]["auc"], stage, kept, times)
+        click = trained.metrics["test"]["click"]
+        return Figures(
+            click["auc"], click["calibration"], stage, np.array([(one.kept, one.best) for one in cuts])
+        )
 
-    def scored(self, scorer: LightScorer) -> tuple[list[tuple[np.ndarray, np.ndarray]], np.ndarray]:
-        """(lightweight scores, heavy scores) of every request, and the median milliseconds."""
-        state, encoder = self.state, scorer.encoder
-        nobody, value = state.request(""), Value.of(self.settings, scorer.outputs)
-        starts = range(0, len(self.corpus), CHUNK)
-        parts = [scorer.item(state.inputs(encoder, nobody, self.corpus[s : s + CHUNK])) for s in starts]
-        items = np.concatenate(parts)
-        found, times = [], []
-        for number, asked in enumerate(self.asked):
-            read = state.inputs(encoder, asked.ctx, self.corpus[:1])
-            started = time.perf_counter()
-            user = scorer.user(read)
-            encoded = time.perf_counter()
-            cross = scorer.cross.of(state, asked.ctx, asked.rows) if scorer.cross.width else None
-            crossed = time.perf_counter()
-            probability = scorer.probability(user, items[asked.rows - self.corpus[0]], cross)
-            ended = time.perf_counter()
-            if number >= 5:  # the first fill caches
-                laps = (encoded - started, crossed - encoded, ended - crossed, ended - started)
-                times.append(laps)
+    def scored(self, run: Path) -> list[tuple[np.ndarray, np.ndarray]]:
+        """(lightweight scores, heavy scores) of every request."""
+        scorer = LightScorer(run)
+        value, items = Value.of(self.settings, scorer.outputs), self.items(scorer)
+        found = []
+        for asked in self.asked:
+            user = scorer.user(self.state.inputs(scorer.encoder, asked.ctx, self.corpus[:1]))
+            rows = items[asked.rows - self.corpus[0]]
+            probability = scorer.score(self.state, asked.ctx, user, rows, asked.rows)
             found.append((value.score(probability, asked.bids), asked.heavy))
-        return found, 1000 * np.median(times[:TIMED], axis=0)
+        return found
+
+    def items(self, scorer: LightScorer) -> np.ndarray:
+        """The rows of all items."""
+        nobody, starts = self.state.request(""), range(0, len(self.corpus), CHUNK)
+        chunks = [self.corpus[start : start + CHUNK] for start in starts]
+        return np.concatenate([scorer.item(self.state.inputs(scorer.encoder, nobody, c)) for c in chunks])
+
+    def times(self, runs: dict[str, Path]) -> dict[str, np.ndarray]:
+        """Median ms of user, cross, pairs and all by variant; the variants take turns at every request."""
+        scorers = {name: LightScorer(run) for name, run in runs.items()}
+        items = {name: self.items(scorer) for name, scorer in scorers.items()}
+        laps: dict[str, list[tuple[float, ...]]] = {name: [] for name in runs}
+        for asked in self.asked[:TIMED]:
+            for name, scorer in scorers.items():
+                read = self.state.inputs(scorer.encoder, asked.ctx, self.corpus[:1])
+                for _ in range(2):  # the first fills the caches that the other variants emptied
+                    started = time.perf_counter()
+                    user = scorer.user(read)
+                    encoded = time.perf_counter()
+                    cross = scorer.cross.of(self.state, asked.ctx, asked.rows) if scorer.cross.width else None
+                    crossed = time.perf_counter()
+                    scorer.probability(user, items[name][asked.rows - self.corpus[0]], cross)
+                    ended = time.perf_counter()
+                laps[name].append((encoded - started, crossed - encoded, ended - crossed, ended - started))
+        return {name: 1000 * np.median(found, axis=0) for name, found in laps.items()}
 
 
 def below(bench: Bench, ours: list[Figures], theirs: list[Figures]) -> tuple[float, float, float]:
@@ -151,12 +167,11 @@ def line(bench: Bench, name: str, runs: list[Figures], first: list[Figures]) -> 
     low, high = np.mean([stage["intervals"]["utility_regret"] for stage in stages], axis=0)
     cells = [over([run.auc for run in runs])]
     cells += [over([stage[key] for stage in stages]) for key in ("recall", "kendall_tau", "utility_regret")]
+    cells.append(over([run.calibration for run in runs]))
     less = below(bench, runs, first)
-    user, cross, pairs, total = np.median([run.times for run in runs], axis=0)
     return (
         f"{name:<24}" + "".join(f"{cell:>16}" for cell in cells) + f"  {low:.3f}-{high:.3f}"
         f"  {less[0]:>5.0%} ({less[1]:.0%} to {less[2]:.0%})"
-        f"  {total:.2f} = {user:.2f} + {cross:.2f} + {pairs:.2f}"
     )
 
 
@@ -179,20 +194,23 @@ def main() -> None:
         bench = Bench(ws, settings, con, given.requests)
         sizes = [len(asked.rows) for asked in bench.asked]
         print(f"{len(sizes)} requests, {np.mean(sizes):,.0f} candidates, {settings.funnel.lightweight} kept")
+        heads = ("click AUC", "recall", "tau", "regret", "calibration")
         print(
-            f"{'':<24}{'click AUC':>16}{'recall':>16}{'tau':>16}{'regret':>16}  regret (95 %)"
-            "  below the first       ms = user + cross + pairs",
-            flush=True,
+            f"{'':<24}" + "".join(f"{h:>16}" for h in heads) + "  regret (95 %)  below the first", flush=True
         )
         first: list[Figures] = []
-        for wanted in given.variants:
-            name, *rest = wanted.split(":")
-            if rest:
-                VARIANTS[name] = rest[0], dict(pair.split("=") for pair in rest[1:])
-            preset, overrides = VARIANTS[name]
-            runs = [bench.run(preset, overrides, seed) for seed in range(given.seeds)]
-            first = first or runs
-            print(line(bench, name, runs, first), flush=True)
+        with tempfile.TemporaryDirectory() as folder:
+            for wanted in given.variants:
+                name, *rest = wanted.split(":")
+                if rest:
+                    VARIANTS[name] = rest[0], dict(pair.split("=") for pair in rest[1:])
+                made = [Path(folder) / f"{name}-{seed}" for seed in range(given.seeds)]
+                runs = [bench.run(*VARIANTS[name], seed, run) for seed, run in enumerate(made)]
+                first = first or runs
+                print(line(bench, name, runs, first), flush=True)
+            firsts = {name: Path(folder) / f"{name}-0" for name in (w.split(":")[0] for w in given.variants)}
+            for name, (user, cross, pairs, total) in bench.times(firsts).items():
+                print(f"{name:<24}{total:.3f} ms = user {user:.3f} + cross {cross:.3f} + pairs {pairs:.3f}")
 
 
 if __name__ == "__main__":
