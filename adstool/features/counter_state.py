@@ -94,23 +94,22 @@ class CounterTables:
         surface: str | None,
         ts: int,
         item_rows: np.ndarray,
-        names: Sequence[str] | None = None,
+        counters: Sequence[Counter] | None = None,
     ) -> Raw:
         """Counters of a request (user number, -1 unknown; ts microseconds UTC) and of its n candidates.
 
-        names: of the counters that are wanted; None: all.
+        counters: those that are wanted, of the spec's names, keys and signals; None: all of the spec.
         """
         elapsed = max(0, ts - self.as_of)
         sums: dict[str, np.ndarray] = {}
         since: dict[str, np.ndarray] = {}
-        for counter in self.spec.counters:
-            if names is not None and counter.name not in names:
-                continue
+        for counter in self.spec.counters if counters is None else counters:
             table = self.tables[counter.name]
             places = self._find(counter, user, surface, item_rows)
             faded = decay(self.spec, counter, elapsed).astype(np.float32)
             sums[counter.name] = table.sums.take(places, axis=0) * faded
-            since[counter.name] = hours_since(np.asarray([ts]), table.last.take(places, axis=0))
+            if counter.since:
+                since[counter.name] = hours_since(np.asarray([ts]), table.last.take(places, axis=0))
         return Raw(sums, since)
 
     def popularity(self) -> np.ndarray:

@@ -105,8 +105,7 @@ class CrossFeatures:
         return np.asarray(self._values(part, state, ctx, of_number).take(place, axis=0))
 
     def _values(self, part: _Part, state: ServingState, ctx: RequestContext, rows: np.ndarray) -> np.ndarray:
-        names = [counter.name for counter in part.spec.counters]
-        raw = state.counters.at(ctx.user, ctx.surface, ctx.ts, rows, names)
+        raw = state.counters.at(ctx.user, ctx.surface, ctx.ts, rows, part.spec.counters)
         singles = state.singles(ctx, rows) if part.by == "item" and part.spec.numerics else {}
         made = finish(part.spec, self.encoder.priors, raw, singles, len(rows))[:, part.made]
         return standardise(made, part.mean, part.std)

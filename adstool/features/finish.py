@@ -48,22 +48,27 @@ def _counter_columns(
 ) -> int:
     sums = np.ascontiguousarray(np.asarray(raw.sums[counter.name], dtype=np.float32).T)  # a row a column
     width = len(counter.signals)
+    counts = [counter.signals.index(signal) for signal in counter.counts]
+    rates = [counter.signals.index(signal) for signal in counter.rates]
+    prior = np.array([priors[signal] for signal in counter.rates])[:, None]
+    added = (counter.strength * prior).astype(np.float32)
+    usual = np.log(prior).astype(np.float32)
     for h in range(len(spec.half_lives)):
+        # All signals of a half life at once: with few rows the number of calls is what costs.
         block = sums[h * width : (h + 1) * width]
-        for signal in counter.counts:
-            out[:, column] = np.log(block[counter.signals.index(signal)] + np.float32(1.0))
-            column += 1
-        if counter.rates:
+        if counts:
+            out[:, column : column + len(counts)] = np.log(block[counts] + np.float32(1.0)).T
+            column += len(counts)
+        if rates:
             shown = np.log(block[counter.signals.index(IMPRESSION)] + np.float32(counter.strength))
-        for signal in counter.rates:
-            prior = priors[signal]
-            seen = block[counter.signals.index(signal)] + np.float32(counter.strength * prior)
-            out[:, column] = np.log(seen) - shown - np.float32(np.log(prior))
-            column += 1
-    since = np.ascontiguousarray(np.asarray(raw.since[counter.name], dtype=np.float32).T)
-    for index in range(len(counter.since)):
-        out[:, column] = np.log(since[index] + np.float32(1.0))
-        column += 1
+            out[:, column : column + len(rates)] = (np.log(block[rates] + added) - shown - usual).T
+            column += len(rates)
+    if counter.since:
+        since = np.asarray(raw.since[counter.name], dtype=np.float32)
+        out[:, column : column + len(counter.since)] = np.log(
+            since[:, : len(counter.since)] + np.float32(1.0)
+        )
+        column += len(counter.since)
     return column
 
 
