@@ -23,7 +23,7 @@ from adstool.models.pairs import PairConfig, PairModel, Side
 class ColdConfig(PairConfig):
     """The sizes of a Cold; `dim` is that of the vectors that are multiplied."""
 
-    pair_hidden: tuple[int, ...] = (32,)  # widths of the layers over a pair
+    pair_hidden: tuple[int, ...] = (16,)  # widths of the layers over a pair
     # features.cross.GROUPS that are read. By tests/bench/lightweight.py regret with `category` alone is what
     # it is with five groups, at a sixth of their time.
     cross: tuple[str, ...] = ("category",)

@@ -64,10 +64,13 @@ def test_each_stage_does_what_its_name_says(ranker: Ranker, settings: Settings) 
     user = tower.user(state.inputs(tower.encoder, ranked.ctx, np.array([corpus.first_row])))
     bids = ranker._now.bids
     assert bids is not None
+    found = state.inputs(tower.encoder, ranked.ctx, ranked.rows(ranker.index))["numeric"]
+    cross = found[:, tower.config["cross"]]
     values = []
-    for position in ranked.candidates.positions:
+    for place, position in enumerate(ranked.candidates.positions):
         item = corpus.lightweight[position][None]
-        p = dict(zip(tower.outputs, tower.probability(user, item)[0], strict=True))
+        made = tower.probability(user, item, cross[place : place + 1])[0]
+        p = dict(zip(tower.outputs, made, strict=True))
         utility = sum(action.weight * p[action.name] for action in settings.actions)
         values.append(bids[position] * p["click"] + settings.auction.utility_weight * utility)
     assert ranked.light == pytest.approx(values, rel=1e-4)

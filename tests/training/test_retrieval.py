@@ -136,7 +136,7 @@ def test_nothing_engaged_is_said(tmp_path: Path) -> None:
 
 
 def lightweight_model(**overrides: str) -> PairModel:
-    options = TrainOptions(overrides=overrides)
+    options = TrainOptions(preset="small", overrides=overrides)
     plan = make_plan(
         Settings(), options, lightweight.PRESETS, TwoTowerConfig, lightweight.LightweightTaskConfig
     )
@@ -148,7 +148,7 @@ def test_lightweight_heads_start_at_the_base_rates_and_learn(tmp_path: Path) -> 
     rates = np.nanmean(EXAMPLES.labels[EXAMPLES.splits["train"]], axis=0)
     np.testing.assert_allclose(sigmoid(model.bias.detach().numpy()), rates, atol=2e-3)
     task = lightweight.LightweightTask(model, EXAMPLES, lightweight.LightweightTaskConfig())
-    options = TrainOptions(epochs=8, batch_size=256, overrides={"learning_rate": "0.01"})
+    options = TrainOptions("small", {"learning_rate": "0.01"}, epochs=8, batch_size=256)
     plan = make_plan(
         Settings(), options, lightweight.PRESETS, TwoTowerConfig, lightweight.LightweightTaskConfig
     )
