@@ -89,6 +89,8 @@ class Client:
         if deadline_ms is not None:
             head += f"X-Deadline-Ms: {deadline_ms}\r\n"
         message = f"{head}Content-Length: {len(body)}\r\n\r\n{body}".encode()
+        while self._free and self._free[-1][0].at_eof():
+            self._free.pop()[1].close()  # the server closes what was idle for long
         connection = self._free.pop() if self._free else await self._open()
         started = time.perf_counter()
         status, _ = await exchange(connection, message)
