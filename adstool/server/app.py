@@ -36,6 +36,7 @@ from adstool.server.ranking import RankingThread, to_json
 from adstool.server.searching import IMAGE_TYPES, MAX_IMAGE_BYTES, Query, Searching
 
 OPEN = "/healthz"  # asks for no token: whoever restarts a dead server needs none
+WAY_MS = 5.0  # from here through the kernel to the caller, on a busy machine
 LAG_TICK = 0.01  # seconds
 DISCONNECTED = 499  # nobody is there to read the answer; nginx's number
 
@@ -144,8 +145,12 @@ class _Handlers:
         return started, started + self._within(header) / 1e3
 
     def _within(self, asked_ms: float | None) -> float:
-        """The deadline in milliseconds: what is asked for can only lower that of the settings."""
-        return self._settings.deadline_ms if asked_ms is None else min(asked_ms, self._settings.deadline_ms)
+        """The deadline in milliseconds, less what an answer needs to its caller.
+
+        What is asked for can only lower that of the settings.
+        """
+        most = self._settings.deadline_ms if asked_ms is None else min(asked_ms, self._settings.deadline_ms)
+        return most - min(WAY_MS, 0.05 * most)
 
     async def alive(self, request: HttpRequest) -> Response:
         """Whether the process answers at all."""

@@ -11,6 +11,8 @@ from dataclasses import dataclass, field
 
 from adstool.funnel.request import Request
 
+SURE = 0.8  # of the time left must be enough by what requests took lately: some take longer
+
 
 class Refused(Exception):
     """A request that is not answered with slates: the status of HTTP, and why.
@@ -88,7 +90,8 @@ class JobQueue:
                 raise Refused(
                     503, "queue_full", f"{self._waiting} requests wait already.", "Ask again a second later."
                 )
-            if self._waiting and time.monotonic() + self.expected(len(job.requests)) > job.deadline:
+            left = job.deadline - time.monotonic()
+            if self._waiting and self.expected(len(job.requests)) > SURE * left:
                 raise Refused(
                     503, "no_time", "What waits already takes longer than the deadline.", "Ask again soon."
                 )
