@@ -36,7 +36,7 @@ class Check:
 
 def examine(workspace: Path | None = None, config: Path | None = None) -> list[Check]:
     """All checks; none of them raises. The workspace is checked when there is one."""
-    checks = [_python(), *_libraries(), _processor(), _memory(), _disk(Path.cwd())]
+    checks = [_python(), *_libraries(), *_extra("serve"), _processor(), _memory(), _disk(Path.cwd())]
     try:
         found = find_workspace(workspace)
     except AdstoolError as error:
@@ -75,6 +75,33 @@ def _libraries() -> Iterator[Check]:
             yield Check(wanted.name, False, "not installed", mend)
             continue
         yield Check(wanted.name, wanted.specifier.contains(found, prereleases=True), found, mend)
+
+
+def _extra(extra: str) -> Iterator[Check]:
+    """An optional engine: absent is no fault, half of it or too old is one."""
+    from packaging.requirements import Requirement
+
+    mend = f"pip install 'adstool[{extra}]'"
+    found, missing, old = [], [], []
+    for wanted in map(Requirement, requires("adstool") or []):
+        if wanted.marker is None or wanted.marker.evaluate({"extra": ""}):
+            continue
+        if not wanted.marker.evaluate({"extra": extra}):
+            continue
+        try:
+            there = version(wanted.name)
+        except PackageNotFoundError:
+            missing.append(wanted.name)
+            continue
+        found.append(f"{wanted.name} {there}")
+        if not wanted.specifier.contains(there, prereleases=True):
+            old.append(f"{wanted.name} {there} is not {wanted.specifier}")
+    if not found:
+        yield Check(extra, True, f"not installed; {mend} brings adstool {extra}")
+    elif missing or old:
+        yield Check(extra, False, "; ".join([*(f"{name} is missing" for name in missing), *old]), mend)
+    else:
+        yield Check(extra, True, ", ".join(found))
 
 
 def _processor() -> Check:
