@@ -17,6 +17,7 @@ import onnxruntime
 from onnx import helper, numpy_helper
 
 LARGEST = 100.0  # factor of a column
+EVEN = 4.0  # times the median column, up to which the largest is not worth a multiplication
 
 
 def equalize(model: Any, nodes: Iterable[Any], samples: Iterable[Mapping[str, np.ndarray]]) -> None:
@@ -36,6 +37,10 @@ def equalize(model: Any, nodes: Iterable[Any], samples: Iterable[Mapping[str, np
             groups.setdefault(node.input[0], []).append(node)
     largest = _largest(model, list(groups), samples)
     for name, group in groups.items():
+        before = _before_relu(model, weights, readers, name)
+        sizes = largest[name][largest[name] > 0]
+        if not len(sizes) or (before is None and sizes.max() <= EVEN * np.median(sizes)):
+            continue
         matrices = [_by_input(node, numpy_helper.to_array(weights[node.input[1]])) for node in group]
         own = np.max([np.abs(matrix).max(axis=1) for matrix in matrices], axis=0)
         known = (own > 0) & (largest[name] > 0)
@@ -46,7 +51,8 @@ def equalize(model: Any, nodes: Iterable[Any], samples: Iterable[Mapping[str, np
             weights[node.input[1]].CopyFrom(
                 numpy_helper.from_array(np.ascontiguousarray(scaled), node.input[1])
             )
-        if _absorbed(model, weights, readers, name, 1.0 / factor):
+        if before is not None:
+            _absorb(before, weights, 1.0 / factor)
             continue
         for node in group:
             node.input[0] = f"{name}/equalized"
@@ -56,28 +62,28 @@ def equalize(model: Any, nodes: Iterable[Any], samples: Iterable[Mapping[str, np
         model.graph.node.insert(first, multiply)
 
 
-def _absorbed(
-    model: Any, weights: dict[str, Any], readers: dict[str, int], name: str, factor: np.ndarray
-) -> bool:
-    """Multiply the outputs `name` of a dense layer and a ReLU by positive factors within the layer itself.
+def _before_relu(model: Any, weights: dict[str, Any], readers: dict[str, int], name: str) -> Any:
+    """The dense layer whose outputs are `name` behind a ReLU, where nothing else reads them; else None.
 
-    Its other readers would notice, so it must have none but the group that was rescaled, which is one node.
+    Positive factors of its outputs can be its own: they cost nothing there.
     """
     makers = {output: node for node in model.graph.node for output in node.output}
     relu = makers.get(name)
     if relu is None or relu.op_type != "Relu" or readers[name] != 1 or readers[relu.input[0]] != 1:
-        return False
+        return None
     dense = makers.get(relu.input[0])
     if dense is None or dense.op_type != "Gemm" or len(dense.input) != 3:
-        return False
-    if any(part not in weights or readers[part] != 1 for part in dense.input[1:]):
-        return False
+        return None
+    return dense if all(part in weights and readers[part] == 1 for part in dense.input[1:]) else None
+
+
+def _absorb(dense: Any, weights: dict[str, Any], factor: np.ndarray) -> None:
+    """Multiply the outputs of a dense layer by `factor` within its weights and biases."""
     matrix = _by_input(dense, numpy_helper.to_array(weights[dense.input[1]])) * factor
     bias = numpy_helper.to_array(weights[dense.input[2]]) * factor
     for place, values in ((1, _by_input(dense, matrix)), (2, bias)):
         stored = numpy_helper.from_array(np.ascontiguousarray(values), dense.input[place])
         weights[dense.input[place]].CopyFrom(stored)
-    return True
 
 
 def _by_input(node: Any, weight: np.ndarray) -> np.ndarray:

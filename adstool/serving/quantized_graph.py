@@ -253,10 +253,12 @@ def _store_in_int8(model: Any) -> tuple[list[str], dict[str, str]]:
         graph.initializer.append(
             numpy_helper.from_array(rows if axis == 0 else rows.T.copy(), f"{weight}/int8")
         )
-        graph.initializer.append(numpy_helper.from_array(scale[:, 0].astype(np.float32), f"{weight}/scale"))
-        nodes.append(
-            helper.make_node("DequantizeLinear", [f"{weight}/int8", f"{weight}/scale"], [weight], axis=axis)
-        )
+        factors = (scale if axis == 0 else scale.T).astype(np.float32)
+        graph.initializer.append(numpy_helper.from_array(factors, f"{weight}/scale"))
+        # Not DequantizeLinear: these two ONNX Runtime works out once, when it loads the graph.
+        floats = f"{weight}/floats"
+        nodes.append(helper.make_node("Cast", [f"{weight}/int8"], [floats], to=onnx.TensorProto.FLOAT))
+        nodes.append(helper.make_node("Mul", [floats, f"{weight}/scale"], [weight]))
     kept = list(graph.node)
     del graph.node[:]
     graph.node.extend([*nodes, *kept])
