@@ -28,7 +28,7 @@ def ingest(
     ] = None,
     source: Annotated[
         str | None,
-        typer.Option(help="A public format: movielens, sequences, taobao-ad (folders), criteo, avazu."),
+        typer.Option(help="A public format: movielens, sequences, taobao-ad, criteo, avazu, ipinyou."),
     ] = None,
     mapping: Annotated[
         list[str] | None, typer.Option("--map", metavar="column=field", help="Their column is our field.")

@@ -214,3 +214,90 @@ def test_sequences_keep_the_order_of_every_user(shop: Any, tmp_path: Path) -> No
     (folder / "Other.txt").write_text("1 a\n")
     with pytest.raises(DataError, match=r"several: Other\.txt, Video\.txt"):
         shop.counts(folder, source="sequences")
+
+
+def ipinyou_line(
+    bidid: str, kind: str, *, user: str = "U1", moment: str = "20130613000101634", **other: str
+) -> list[str]:
+    """A line of schema.txt's 24 columns, a real one's but for what is given."""
+    return [
+        *(bidid, moment, kind, user, "windows_ie", "221.194.182.*", "3", "8", "2", "trqRTvKJBQpvjqK0uG"),
+        *("3feb136f", "null", "3582857028", "336", "280", "2", "0", other.get("floor", "5"), "creative7"),
+        *("300", other.get("paid", "118"), "landing9", "1458", "13866,10075"),
+    ]
+
+
+def write_ipinyou(folder: Path) -> None:
+    folder.mkdir()
+
+    def write(name: str, *lines: list[str]) -> None:
+        (folder / name).write_text("".join("\t".join(line) + "\n" for line in lines))
+
+    won = ipinyou_line("b1", "1")
+    bids = [ipinyou_line(f"b{n}", "0", user="null", moment=f"2013061300010{n}634") for n in (1, 2)]
+    write("bid.20130613.txt", *([*line[:2], *line[3:20], *line[22:]] for line in bids))
+    write("imp.20130613.txt", won, ipinyou_line("b3", "1", moment="yesterday"), ipinyou_line("b4", "9"))
+    write("clk.20130613.txt", ipinyou_line("b1", "2", moment="20130613000209000"))
+    write("conv.20130613.txt", ipinyou_line("b1", "3", moment="20130613050209000"))
+    named = (
+        "click weekday hour bidid timestamp logtype ipinyouid useragent IP region city adexchange domain url"
+    )
+    named += (
+        " urlid slotid slotwidth slotheight slotvisibility slotformat slotprice creative bidprice payprice"
+    )
+    prepared = [[click, "4", "00", *ipinyou_line(f"p{click}", "1", user="U2")] for click in "01"]
+    write("train.log.txt", [*named.split(), "keypage", "advertiser", "usertag"], *prepared)
+    write("test.log.txt", ["0", "4", "23", *ipinyou_line("q1", "1", user="U2", moment="20130613235959999")])
+    (folder / "region.en.txt").write_text("3\thebei\n")
+
+
+def test_ipinyou_as_published(shop: Any, tmp_path: Path) -> None:
+    write_ipinyou(tmp_path / "ipinyou")
+    counts = shop.counts(tmp_path / "ipinyou", source="ipinyou")
+    assert counts["events"] == (2 + 3 + 1 + 3 + 1, 8, 0, 2)
+    assert counts["conversions"] == (1, 1, 0, 0)
+    assert shop.rows(
+        "select request_id, action, ts, user_id, item_id, surface, attributes ->> 'floor_price',"
+        " attributes ->> 'bid_price', attributes ->> 'paid_price' from events order by event_id"
+    ) == [
+        ("b1", "bid", datetime(2013, 6, 12, 16, 1, 1, 634000), "address-221.194.182.*", *AD, None),
+        ("b1", "click", datetime(2013, 6, 12, 16, 2, 9), "U1", *AD, "118.0"),
+        ("b1", "impression", datetime(2013, 6, 12, 16, 1, 1, 634000), "U1", *AD, "118.0"),
+        ("b2", "bid", datetime(2013, 6, 12, 16, 1, 2, 634000), "address-221.194.182.*", *AD, None),
+        ("p0", "impression", datetime(2013, 6, 12, 16, 1, 1, 634000), "U2", *AD, "118.0"),
+        ("p1", "click", datetime(2013, 6, 12, 16, 1, 1, 634000), "U2", *AD, "118.0"),
+        ("p1", "impression", datetime(2013, 6, 12, 16, 1, 1, 634000), "U2", *AD, "118.0"),
+        ("q1", "impression", datetime(2013, 6, 13, 15, 59, 59, 999000), "U2", *AD, "118.0"),
+    ]
+    assert shop.rows("select conversion_id, ts, user_id, advertiser_id from conversions") == [
+        ("b1-conversion", datetime(2013, 6, 12, 21, 2, 9), "U1", "1458")
+    ]
+    assert shop.rows("select ad_id, campaign_id, landing_url, format from ads") == [
+        ("creative7", "1458", "landing9", "336x280")
+    ]
+    assert shop.rows("select advertiser_id, vertical from advertisers") == [
+        ("1458", "Chinese vertical e-commerce")
+    ]
+    assert shop.rows("select user_id, attributes ->> 'tags' from users order by 1") == [
+        ("U1", "13866,10075"),
+        ("U2", "13866,10075"),
+        ("address-221.194.182.*", "13866,10075"),
+    ]
+    assert shop.rows("select line, reason from rejects order by line") == [
+        (2, 'timestamp "yesterday" is not of the form yyyyMMddHHmmssSSS'),
+        (3, 'logtype "9" is not 0, 1, 2 or 3'),
+    ]
+    again = shop.counts(tmp_path / "ipinyou" / "clk.20130613.txt", source="ipinyou")
+    assert again["events"] == (1, 0, 1, 0)
+
+
+AD = ("creative7", "exchange-2", "5.0", "300.0")
+
+
+def test_what_is_no_log_of_ipinyou_is_said(shop: Any, tmp_path: Path) -> None:
+    (tmp_path / "region.en.txt").write_text("3\thebei\n")
+    with pytest.raises(DataError, match="no log of ipinyou"):
+        shop.counts(tmp_path, source="ipinyou")
+    (tmp_path / "imp.20130613.txt").write_text("a\tb\tc\n")
+    with pytest.raises(DataError, match="3 columns"):
+        shop.counts(tmp_path, source="ipinyou")

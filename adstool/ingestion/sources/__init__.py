@@ -6,7 +6,7 @@ from pathlib import Path
 
 from adstool.errors import DataError, UsageError
 from adstool.ingestion.inputs import COMPRESSIONS, Input, recognise
-from adstool.ingestion.sources import avazu, criteo, movielens, sequences, taobao_ad
+from adstool.ingestion.sources import avazu, criteo, ipinyou, movielens, sequences, taobao_ad
 from adstool.ingestion.sources.base import Feed
 
 SOURCES = {
@@ -15,21 +15,34 @@ SOURCES = {
     "taobao-ad": taobao_ad.feeds,
 }
 FLAT_SOURCES = {"criteo": criteo.feed, "avazu": avazu.feed}  # files, each into the flat table of that name
+LOG_SOURCES = {"ipinyou": (ipinyou.feeds, ipinyou.is_log)}  # logs, each of them into several tables
 TEXT_SUFFIXES = (".csv", ".tsv", ".txt")
 
 
 def source_jobs(name: str, folder: Path) -> list[tuple[Input, Feed]]:
     """Every (file, what to take from it) of the public format `name` in `folder`, catalogues first.
 
-    For a flat format, `folder` may be a file.
+    For a flat format and for logs, `folder` may be a file.
 
     Raises UsageError for an unknown format, and DataError when the folder does not hold it.
     """
     if name in FLAT_SOURCES:
         found = [recognise(path, name, kind="csv") for path in _flat_files(folder)]
         return [(source, FLAT_SOURCES[name](source)) for source in found]
+    if name in LOG_SOURCES:
+        feeds, is_log = LOG_SOURCES[name]
+        files = [path for path in _flat_files(folder) if folder.is_file() or is_log(path.name)]
+        logs = [
+            (recognise(path, feed.table, kind="csv"), feed)
+            for path in files
+            for feed in feeds(recognise(path, name, kind="csv"))
+        ]
+        if not logs:
+            raise DataError(f"{folder} holds no log of {name}.", "Name a file, or unpack the logs there.")
+        return sorted(logs, key=lambda job: job[1].table in ("events", "conversions"))
     if name not in SOURCES:
-        raise UsageError(f"There is no source '{name}'.", f"Known: {', '.join([*SOURCES, *FLAT_SOURCES])}.")
+        known = ", ".join([*SOURCES, *FLAT_SOURCES, *LOG_SOURCES])
+        raise UsageError(f"There is no source '{name}'.", f"Known: {known}.")
     if not folder.is_dir():
         raise DataError(f"{folder} is not a folder.", f"Give the folder that holds the {name} files.")
     return [(recognise(_file(folder, feed), feed.table, kind="csv"), feed) for feed in SOURCES[name](folder)]
