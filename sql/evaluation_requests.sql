@@ -1,5 +1,5 @@
--- A repeatable sample of users who engaged ($actions) with what is ranked ($item_type) from $start on: each one's
--- first request of that time, and its query where it had one.
+-- A repeatable sample of users who engaged ($actions) with what is ranked ($item_type) from $start on, or of $users
+-- where they are given: each one's first request of that time, and its query where it had one.
 -- grain: a user; columns: user_id, request_id, ts, surface, query
 with shown as (
     select user_id, request_id, ts, surface, query
@@ -10,7 +10,10 @@ with shown as (
 engaged as (
     select distinct user_id
     from events
-    where list_contains($actions, action) and item_type = $item_type and ts >= $start
+    where
+        item_type = $item_type
+        and ts >= $start
+        and if($users is null, list_contains($actions, action), list_contains($users, user_id))
 ),
 
 first_requests as (

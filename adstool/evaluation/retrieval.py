@@ -14,6 +14,7 @@ from adstool.evaluation.visits import Past, Wanted, cut, sample_requests
 from adstool.funnel.asked import Found
 from adstool.funnel.candidates import merge
 from adstool.funnel.quota import Quota
+from adstool.funnel.request import Request
 from adstool.funnel.sources import sources_of
 
 Array = NDArray[Any]
@@ -25,7 +26,8 @@ def evaluate_retrieval(evaluation: Evaluation) -> dict[str, Any]:
     """Recall of later engagement by source and depth, as of the start of the test split.
 
     One request a sampled user: the first of the test split, answered with what was known before the split.
-    Wanted is what the user engaged with from then on; `reachable` is the share of it that existed and whose
+    Wanted is what the user engaged with from then on (under `conversions`, what he is credited to have
+    converted on); `reachable` is the share of it that existed and whose
     campaign ran at the time of the request, which no source can exceed. Recall is over all wanted items
     together; its intervals resample users. A depth that takes in the whole corpus says nothing and is left
     out.
@@ -33,10 +35,37 @@ def evaluate_retrieval(evaluation: Evaluation) -> dict[str, Any]:
     past = Past(evaluation)
     requests = sample_requests(evaluation)
     wanted = past.wanted(requests)
-    found: list[dict[str, Found]] = []
+    found, times, eligible = _ask(past, requests)
+    corpus = float(np.mean([len(positions) for positions in eligible])) if eligible else 0.0
+    reachable = _hits(eligible, wanted).sum() / max(_sizes(wanted).sum(), 1.0)
+    return {
+        "as_of": f"{cut(evaluation):%Y-%m-%dT%H:%M:%SZ}",
+        "requests": len(requests),
+        "corpus": corpus,
+        "reachable": float(reachable),
+        **judge(found, wanted, times, corpus, evaluation),
+        "conversions": _conversions(past, evaluation),
+    }
+
+
+def _conversions(past: Past, evaluation: Evaluation) -> dict[str, Any]:
+    """The same figures of what is converted on after the cut, by users of whom that is known; empty without
+    conversions."""
+    requests, wanted = past.converted()
+    if not requests:
+        return {}
+    found, times, eligible = _ask(past, requests)
+    corpus = float(np.mean([len(positions) for positions in eligible]))
+    return {"requests": len(requests), **judge(found, wanted, times, corpus, evaluation)}
+
+
+def _ask(
+    past: Past, requests: list[Request]
+) -> tuple[list[dict[str, Found]], dict[str, list[float]], list[Array]]:
+    """What every source finds for each request, the milliseconds that takes, and what could be shown."""
     sources = sources_of(past.index)
     times: dict[str, list[float]] = {name: [] for name in sources}
-    eligible = []
+    found, eligible = [], []
     for request in requests:
         asked = past.asked(request)
         eligible.append(np.flatnonzero(asked.eligible))
@@ -46,15 +75,7 @@ def evaluate_retrieval(evaluation: Evaluation) -> dict[str, Any]:
             one[name] = source(asked, DEPTHS[-1])
             times[name].append(1000 * (time.perf_counter() - start))
         found.append(one)
-    corpus = float(np.mean([len(positions) for positions in eligible])) if eligible else 0.0
-    reachable = _hits(eligible, wanted).sum() / max(_sizes(wanted).sum(), 1.0)
-    return {
-        "as_of": f"{cut(evaluation):%Y-%m-%dT%H:%M:%SZ}",
-        "requests": len(requests),
-        "corpus": corpus,
-        "reachable": float(reachable),
-        **judge(found, wanted, times, corpus, evaluation),
-    }
+    return found, times, eligible
 
 
 def judge(

@@ -125,19 +125,24 @@ def retrieval_section(stage: Figures | None) -> Html:
         for name, source in shown.items()
     ]
     rows = []
+    converted = stage.get("conversions") or {}
+    of_conversions = {**(converted.get("sources") or {}), "all together": converted.get("merged") or {}}
     for name, source in shown.items():
         ranges = source.get("intervals") or {}
+        other = of_conversions.get(name, {})
         rows.append(
             [
                 name,
                 *(ranged(source.get(f"recall@{k}"), ranges.get(f"recall@{k}")) for k in ks),
+                ranged(other.get(f"recall@{middle}"), other.get("intervals", {}).get(f"recall@{middle}")),
                 ranged(source.get("unique"), ranges.get("unique")),
                 ranged(source.get("cold_recall"), ranges.get("cold_recall")),
                 ranged(source.get("candidates"), None, 0),
                 ranged((source.get("ms") or {}).get("p50"), None, 3),
             ]
         )
-    columns = ["source", *(f">recall@{k}" for k in ks), ">only here", ">new items", ">candidates", ">ms"]
+    columns = ["source", *(f">recall@{k}" for k in ks), f">conversions@{middle}"]
+    columns += [">only here", ">new items", ">candidates", ">ms"]
     marks = [(math.log10(k), str(k)) for k in ks]
     best = deep[-1:] + [one for one in deep[:-1] if one.label == "two_tower"]
     return section(
@@ -145,9 +150,10 @@ def retrieval_section(stage: Figures | None) -> Html:
         "Candidate sources",
         f"Of {stage['wanted']:,} items that {stage['requests']:,} users engaged with after the cut, how many "
         f"each source had among its first k of about {number(stage['corpus'], 3)} that could be shown. "
-        f"“Only here” is the share no other source found; {stage['cold_wanted']:,} of the items were new to "
-        f"everybody. No source can find more than {percent(stage['reachable'])}: the rest could not be shown "
-        "at that time.",
+        "“Only here” is the share no other source found, “conversions” that of "
+        f"{converted.get('wanted', 0):,} ads that users converted on; {stage['cold_wanted']:,} of the items "
+        f"were new to everybody. No source can find more than {percent(stage['reachable'])}: the rest could "
+        "not be shown at that time.",
         table(columns, rows),
         grid(
             [

@@ -9,9 +9,12 @@ from datetime import UTC, datetime
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
 from numpy.typing import NDArray
 
+from adstool.errors import DataError
 from adstool.evaluation.context import Evaluation
+from adstool.features.conversions import build_conversions
 from adstool.features.state import ServingState, microseconds
 from adstool.funnel.asked import Asked
 from adstool.funnel.index import index_as_of, load_index
@@ -44,12 +47,11 @@ def cut(evaluation: Evaluation) -> datetime:
     return datetime.fromtimestamp(evaluation.test_start / 1e6, UTC)
 
 
-def sample_requests(evaluation: Evaluation) -> list[Request]:
-    """The first request after the cut of sampled users who engaged with something after it."""
-    limit = evaluation.settings.evaluation.requests
-    rows = evaluation.con.execute(
-        load_sql("evaluation_requests"), {**_scope(evaluation), "limit": limit}
-    ).fetchall()
+def sample_requests(evaluation: Evaluation, users: list[str] | None = None) -> list[Request]:
+    """The first request after the cut of sampled users who engaged with something after it, or of some of
+    `users`."""
+    about = {**_scope(evaluation), "limit": evaluation.settings.evaluation.requests, "users": users}
+    rows = evaluation.con.execute(load_sql("evaluation_requests"), about).fetchall()
     slate = evaluation.settings.funnel.slate
     return [
         Request(user, surface, query, ts.replace(tzinfo=UTC), request or f"replay-{place}", slate)
@@ -116,14 +118,36 @@ class Past:
         by_user: dict[str, list[tuple[str, bool]]] = defaultdict(list)
         for user, item, new in rows:
             by_user[user].append((item, new))
+        return [self._wanted(request, by_user[request.user_id]) for request in requests]
+
+    def _wanted(self, request: Request, items: list[tuple[str, bool]]) -> Wanted:
+        """From ids, and whether each was new to everybody."""
         state = self.index.state
-        found = []
-        for user, request in zip(users, requests, strict=True):
-            places = state.items.rows([item for item, _ in by_user[user]], state.spec.corpus)
-            new = np.array([flag for _, flag in by_user[user]], dtype=bool)
-            known = places >= 0
-            places = places[known] - self.rows.start
-            asked = microseconds(request.ts) if request.ts else state.as_of
-            age = asked - self.created[places]
-            found.append(Wanted(places, new[known], (age >= 0) & (age < DAY)))
-        return found
+        places = state.items.rows([item for item, _ in items], state.spec.corpus)
+        new = np.array([flag for _, flag in items], dtype=bool)
+        known = places >= 0
+        places = places[known] - self.rows.start
+        asked = microseconds(request.ts) if request.ts else state.as_of
+        age = asked - self.created[places]
+        return Wanted(places, new[known], (age >= 0) & (age < DAY))
+
+    def converted(self) -> tuple[list[Request], list[Wanted]]:
+        """Requests of users to whom a conversion after the cut is credited, and the ads it is credited to.
+
+        Impressions of the test split count, by `[conversion]` of the settings, as known at the end of the
+        log. Nothing where the log has no conversions.
+        """
+        evaluation, dataset = self.evaluation, self.evaluation.dataset
+        try:
+            labels = build_conversions(evaluation.con, evaluation.ws, evaluation.settings, dataset)
+        except DataError:
+            return [], []
+        credit = labels.as_of(labels.end_ts, evaluation.test).credit
+        rows = np.flatnonzero(credit.sum(axis=1) > 0) + evaluation.test.start
+        users = dataset.users.column("user_id").take(np.asarray(dataset.user[rows])).to_pylist()
+        items = dataset.items.column("item_id").take(pa.array(dataset.item_row[rows])).to_pylist()
+        by_user: dict[str, dict[str, bool]] = defaultdict(dict)
+        for user, item in zip(users, items, strict=True):
+            by_user[user][item] = False
+        requests = sample_requests(evaluation, sorted(by_user))
+        return requests, [self._wanted(one, list(by_user[one.user_id].items())) for one in requests]

@@ -7,10 +7,14 @@ from typing import Any
 import numpy as np
 import pytest
 
+from adstool.config import load_settings
+from adstool.evaluation.context import Evaluation
 from adstool.evaluation.retrieval import judge, quantiles
-from adstool.evaluation.visits import Wanted
+from adstool.evaluation.visits import Past, Wanted, cut
 from adstool.funnel.asked import Found
 from adstool.funnel.sources import SOURCES
+from adstool.warehouse import open_warehouse
+from adstool.workspace import Workspace
 
 
 def _found(positions: list[int]) -> Found:
@@ -94,3 +98,28 @@ def test_nothing_wanted_gives_no_figure(make_evaluation: Any) -> None:
 
     assert np.isnan(stage["merged"]["recall@2"])
     assert quantiles([]) == {}
+
+
+def test_what_is_converted_on_is_of_advertisers_the_user_converted_at(shop: Workspace) -> None:
+    settings = load_settings(shop.config, environment={})
+    with open_warehouse(shop, settings, read_only=True) as con:
+        evaluation = Evaluation(shop, settings, con)
+        past = Past(evaluation)
+        requests, wanted = past.converted()
+        pairs = set(con.execute("select user_id, advertiser_id from conversions").fetchall())
+        clicked = set(
+            con.execute(
+                "select user_id, item_id from events where action = 'click' and ts >= ?",
+                [cut(evaluation).replace(tzinfo=None)],
+            ).fetchall()
+        )
+    items = past.index.state.items
+    by_click = 0
+    for request, one in zip(requests, wanted, strict=True):
+        rows = (one.positions + past.rows.start).tolist()
+        assert rows
+        for row in rows:
+            advertiser, item = (items.column(n)[row].as_py() for n in ("advertiser_id", "item_id"))
+            assert (request.user_id, advertiser) in pairs
+            by_click += (request.user_id, item) in clicked
+    assert by_click >= 3  # the others are credited to views
