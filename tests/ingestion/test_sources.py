@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from support import SHARED_DATA
 
 from adstool.errors import AdstoolError, DataError, UsageError
 
@@ -301,3 +302,58 @@ def test_what_is_no_log_of_ipinyou_is_said(shop: Any, tmp_path: Path) -> None:
     (tmp_path / "imp.20130613.txt").write_text("a\tb\tc\n")
     with pytest.raises(DataError, match="3 columns"):
         shop.counts(tmp_path, source="ipinyou")
+
+
+def write_open_bandit(root: Path) -> None:
+    for policy, chance in (("random", "0.5"), ("bts", "0.25")):
+        folder = root / policy / "men"
+        folder.mkdir(parents=True)
+        (folder / "item_context.csv").write_text(
+            ",item_id,item_feature_0,item_feature_1,item_feature_2,item_feature_3\n"
+            f"0,0,-0.7,{policy}a,b,c\n1,1,0.4,{policy}a,d,c\n"
+        )
+        (folder / "men.csv").write_text(
+            ",timestamp,item_id,position,click,propensity_score,user_feature_0,user_feature_1,user_feature_2,"
+            "user_feature_3,user-item_affinity_0,user-item_affinity_1\n"
+            f"0,2019-11-24 00:03:13.442536+00:00,1,3,1,{chance},u,v,w,x,0.0,2.0\n"
+            f"1,2019-11-24 00:04:13.442536+00:00,0,1,0,{chance},u,v,w,y,0.0,0.0\n"
+            f"2,2019-11-24 00:05:13.442536+00:00,0,1,0,1.5,u,v,w,y,0.0,0.0\n"
+            f"3,2019-11-24 00:06:13.442536+00:00,0,0,0,{chance},u,v,w,y,0.0,0.0\n"
+        )
+
+
+def test_open_bandit_of_both_policies(shop: Any, tmp_path: Path) -> None:
+    write_open_bandit(tmp_path / "open")
+    assert shop.counts(tmp_path / "open", source="open-bandit") == {
+        "pins": (2, 2, 0, 0),
+        "users": (8, 2, 6, 0),
+        "events": (10, 6, 0, 4),
+    }
+    assert shop.rows("select pin_id, category from pins order by 1") == [("men-0", "c"), ("men-1", "c")]
+    assert shop.rows(
+        "select source, surface, item_id, action, position, propensity, json(attributes), count(*) over (), "
+        "hour(ts), count(distinct user_id) over () from events where source = 'bts' order by event_id"
+    ) == [
+        ("bts", "men", "men-1", "click", 2, 0.25, '{"affinity":{"1":2.0}}', 3, 0, 2),
+        ("bts", "men", "men-1", "impression", 2, 0.25, '{"affinity":{"1":2.0}}', 3, 0, 2),
+        ("bts", "men", "men-0", "impression", 0, 0.25, '{"affinity":{}}', 3, 0, 2),
+    ]
+    assert shop.rows("select distinct reason from rejects order by 1") == [
+        ('position "0" is not from 1',),
+        ('propensity_score "1.5" is no probability',),
+    ]
+    again = shop.counts(tmp_path / "open" / "random" / "men", source="open-bandit")
+    assert again["events"] == (5, 0, 3, 2)
+    (tmp_path / "open" / "bts" / "men" / "men.csv").unlink()
+    with pytest.raises(DataError, match=r"has no men\.csv"):
+        shop.counts(tmp_path / "open", source="open-bandit")
+
+
+@pytest.mark.skipif(not (SHARED_DATA / "open_bandit").is_dir(), reason="needs ../shared/data/open_bandit")
+def test_the_real_open_bandit(shop: Any) -> None:
+    counts = shop.counts(SHARED_DATA / "open_bandit", source="open-bandit")
+    assert counts == {
+        "pins": (80, 80, 0, 0),
+        "users": (40_000, 317, 39_683, 0),
+        "events": (40_207, 40_207, 0, 0),
+    }

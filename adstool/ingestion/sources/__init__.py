@@ -6,11 +6,12 @@ from pathlib import Path
 
 from adstool.errors import DataError, UsageError
 from adstool.ingestion.inputs import COMPRESSIONS, Input, recognise
-from adstool.ingestion.sources import avazu, criteo, ipinyou, movielens, sequences, taobao_ad
+from adstool.ingestion.sources import avazu, criteo, ipinyou, movielens, open_bandit, sequences, taobao_ad
 from adstool.ingestion.sources.base import Feed
 
 SOURCES = {
     "movielens": movielens.feeds,
+    "open-bandit": open_bandit.feeds,
     "sequences": sequences.feeds,
     "taobao-ad": taobao_ad.feeds,
 }
