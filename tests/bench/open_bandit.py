@@ -7,8 +7,8 @@ as a target it is its own log's share of each item at each position; as the log 
 weigh. DR's model is an item's click rate at a position, pulled to the position's, fitted on the other half of
 the log's users. SNIPS by shares takes for the propensity the share of the item at the position in the whole
 log, which is right when the hour matters to the policy but not to clicks. IPS and SNIPS are computed a second
-time with DuckDB alone. Intervals resample users (those of equal features count as one). A row is refused where
-`adstool evaluate ope` would refuse it.
+time with DuckDB alone. Intervals resample users (those of equal features count as one). Refused is what
+`adstool evaluate ope` would refuse.
 """
 
 from __future__ import annotations
