@@ -183,7 +183,7 @@ def test_a_line_with_too_few_values_is_refused_and_the_rest_is_kept(shop: Any, t
 def test_what_a_source_cannot_do_is_said(shop: Any, tmp_path: Path) -> None:
     with pytest.raises(UsageError, match="no source 'netflix'") as unknown:
         shop.ingest(tmp_path, source="netflix")
-    assert "movielens, sequences, taobao-ad" in unknown.value.hint
+    assert "movielens, open-bandit, sequences, taobao-ad" in unknown.value.hint
     with pytest.raises(DataError, match=r"neither u\.data nor a \.inter file"):
         shop.ingest(tmp_path, source="movielens")
     with pytest.raises(DataError, match=r"has no user_profile\.csv"):
