@@ -8,6 +8,7 @@ from adstool.marketplace.bidding import Campaigns, Delivery
 from adstool.marketplace.market import CONVERSIONS, FIXED, MONEY, Advertised
 from adstool.marketplace.strategies import make_bidder
 
+CEILING = 10.0  # times the bid that a campaign names: what a strategy may bid at most for typical clicks
 LEAST_WORTH = 1e-6  # of a click, so that campaigns whose clicks bring nothing have a bid to begin with
 
 
@@ -20,11 +21,9 @@ class Bidding:
         """
         self.campaigns = campaigns
         self.automatic = (campaigns.pays_for != FIXED) & (strategy != "fixed")
-        asked = Campaigns(
-            bid=campaigns.bid / np.maximum(typical, LEAST_WORTH),
-            budget=campaigns.budget,
-            target=campaigns.target,
-        )
+        bid = campaigns.bid / np.maximum(typical, LEAST_WORTH)
+        # Where neither budget nor target binds, two such campaigns would outbid each other for ever.
+        asked = Campaigns(bid, campaigns.budget, campaigns.target, most=CEILING * bid)
         self.bidder = make_bidder(strategy, asked)
 
     def worth(self, campaign: np.ndarray, conversions: np.ndarray, value: np.ndarray) -> np.ndarray:

@@ -30,6 +30,7 @@ class Campaigns:
     bid: np.ndarray  # float64 [C], money for a unit of value, to begin with; `fixed` bids it for every event
     budget: np.ndarray  # float64 [C], money a day; inf: no limit
     target: np.ndarray  # float64 [C], the least value a unit of money must bring; 0: no target
+    most: np.ndarray | None = None  # float64 [C], money for a unit of value never exceeded; None: any
 
     def __post_init__(self) -> None:
         if not (self.bid.shape == self.budget.shape == self.target.shape and self.bid.ndim == 1):

@@ -102,7 +102,8 @@ class _Paced(Linear):
     def _lesser(self, budget: np.ndarray, target: np.ndarray) -> np.ndarray:
         """The multiplier from that of the budget and that of the target, [C] each."""
         least = np.minimum(np.where(self.limited, budget, np.inf), np.where(self.aimed, target, np.inf))
-        return np.where(np.isfinite(least), least, self.campaigns.bid)
+        chosen = np.where(np.isfinite(least), least, self.campaigns.bid)
+        return chosen if self.campaigns.most is None else np.minimum(chosen, self.campaigns.most)
 
 
 class Pid(_Paced):
