@@ -66,15 +66,18 @@ def _show(context: typer.Context, result: dict[str, Any]) -> None:
             round(arm["revenue"], 1),
             round(arm["value"], 1),
             _number(arm["roas"], "{:.2f}"),
+            _number(arm["value_calibration"], "{:.2f}"),
             _number(arm["budget_utilisation"], "{:.1%}"),
             round(arm["clicks"]),
             round(arm["hides"]),
+            _number(arm["targets"]["met_as_predicted"], "{:.0%}"),
             _number(arm["targets"]["met"], "{:.0%}"),
             _number(arm["targets"]["met_and_used"], "{:.0%}"),
         )
         for name, arm in result["arms"].items()
     ]
-    columns = ["arm", "revenue", "value", "RoAS", "budget used", "clicks", "hides", "targets met", "and used"]
+    columns = ["arm", "revenue", "value", "RoAS", "predicted/true", "budget used", "clicks", "hides"]
+    columns += ["targets met as predicted", "truly", "and used"]
     table(context, columns, rows, f"{about['requests']:,} requests over {about['days']} days{repeated}")
     for name, parts in result["differences"].items():
         changes = [

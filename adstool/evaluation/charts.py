@@ -34,6 +34,13 @@ class Bar(NamedTuple):
     style: str = "a"
 
 
+class Dots(NamedTuple):
+    """Points of a scatter, each with the words that stand beside it when pointed at, and their CSS class."""
+
+    points: Sequence[tuple[float, float, str]]
+    style: str = "a"
+
+
 def number(value: float, digits: int = 4) -> str:
     """A figure as people read it: about `digits` significant digits, thousands with commas, nan as a dash."""
     if not math.isfinite(value):
@@ -302,3 +309,38 @@ def share_bar(title: str, parts: Sequence[tuple[str, float]]) -> str:
         body.append(_text(18, y, label, "label"))
         body.append(_text(WIDTH, y, f"{number(value, 3)} ms", "figure end"))
     return _svg(34 + 20 * len(parts), title, "".join(body))
+
+
+def scatter_chart(
+    title: str,
+    groups: Sequence[Dots],
+    x_label: str,
+    y_label: str,
+    y: Point,
+    y_marks: Sequence[tuple[float, str]],
+) -> str:
+    """Dots over shares from 0 to 1, with a line at y = 0; `y_marks` are (place, text) of the other axis."""
+    if not any(group.points for group in groups):
+        return ""
+    frame = Frame((0.0, 1.0), y, height=240)
+    body = []
+    for value, text in y_marks:
+        _, up = frame.place(0, value)
+        style = "ideal" if value == 0 else "grid"
+        body.append(
+            f'<line class="{style}" x1="{frame.left}" x2="{frame.right}" y1="{up:.1f}" y2="{up:.1f}"/>'
+        )
+        body.append(_text(frame.left - 6, up + 3.5, text, "tick end"))
+    for value in (0.0, 0.25, 0.5, 0.75, 1.0):
+        across, _ = frame.place(value, y[0])
+        body.append(_text(across, frame.bottom + 15, f"{value:.0%}", "tick " + _edge(across)))
+    body.append(_text((frame.left + frame.right) / 2, frame.height - 4, x_label, "name mid"))
+    body.append(_text(frame.left, frame.top - 3, y_label, "name"))
+    for group in groups:
+        for x, up, words in group.points:
+            across, place = frame.place(x, up)
+            body.append(
+                f'<circle class="dot {group.style}" cx="{across:.1f}" cy="{place:.1f}" r="3.2">'
+                f"<title>{escape(words)}</title></circle>"
+            )
+    return _svg(frame.height, title, "".join(body))

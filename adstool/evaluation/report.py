@@ -17,6 +17,7 @@ from adstool.evaluation.results import read_results
 from adstool.evaluation.sections_conversion import conversion_section
 from adstool.evaluation.sections_data import data_section, models_section, quantization_section
 from adstool.evaluation.sections_interests import interests_section
+from adstool.evaluation.sections_market import market_section
 from adstool.evaluation.sections_quality import (
     engagement_section,
     funnel_section,
@@ -58,6 +59,7 @@ def write_report(
         ("quota", "Quotas", quota_section(ws)),
         ("lightweight", "Lightweight", lightweight_section(results.get("lightweight"))),
         ("funnel", "Funnel", funnel_section(results.get("funnel"), logged)),
+        ("market", "Market", market_section(ws)),
         ("quantization", "Quantization", quantization_section(ws)),
         ("scaling", "Scaling", scaling_section(ws)),
         ("slates", "Slates", slates_section(ws, settings, con)),

@@ -22,13 +22,8 @@ from adstool.marketplace.pacing import TrafficProfile
 
 STEPS = 96  # a day
 CHUNK = 2048  # visits computed at once
-SUMS = (
-    "spend",
-    "value",
-    "conversions",
-    "clicks",
-    "views",
-)  # columns of what follows; then actions but the click
+# The first columns, then the actions but the click. `expected_` is what predictions said of the same clicks.
+SUMS = ("spend", "value", "conversions", "clicks", "views", "expected_value", "expected_conversions")
 
 
 @dataclass(frozen=True)
@@ -201,7 +196,9 @@ class _Days:
         sums[..., 2] = clicked * market.true.conversions[row, at]
         sums[..., 3] = clicked
         sums[..., 4] = np.where(there, exposure, 0.0)
-        sums[..., 5:] = chance[..., self.others]
+        sums[..., 5] = clicked * market.predicted.value[row, at] * self.terms.value_scale
+        sums[..., 6] = clicked * market.predicted.conversions[row, at] * self.terms.value_scale
+        sums[..., len(SUMS) :] = chance[..., self.others]
         return _Sold(np.where(there, campaign[line, at], -1), prices, clicked, worth[line, at], sums)
 
     def _charge(self, sold: _Sold) -> tuple[np.ndarray, int | None]:

@@ -24,7 +24,8 @@ def unwanted(market: Market) -> list[str]:
 
 def arm_figures(market: Market, campaigns: Advertised, found: Delivered, scale: float) -> dict[str, Any]:
     """Totals of one arm; `scale` brings a part of the traffic up to all of it. revenue is what campaigns
-    paid; value the expected money of the clicks they got, those that a used up budget did not pay included.
+    paid; value the expected money of the clicks they got, those that a used up budget did not pay included;
+    value_calibration what predictions said of that money over what it is.
     """
     total = {name: found.total(name) * scale for name in found.names}
     spend = total.pop("spend")
@@ -33,6 +34,7 @@ def arm_figures(market: Market, campaigns: Advertised, found: Delivered, scale: 
         "spend": spend,
         "value": total["value"],
         "roas": total["value"] / spend if spend else float("nan"),
+        "value_calibration": total["expected_value"] / total["value"] if total["value"] else float("nan"),
         "budget_utilisation": _utilisation(campaigns, found, scale),
         "budgets_used_up": _used_up(campaigns, found, scale),
         **{name: total[name] for name in SUMS[1:] if name != "value"},
@@ -69,7 +71,8 @@ def _used_up(campaigns: Advertised, found: Delivered, scale: float) -> float:
 def delivery(campaigns: Advertised, found: Delivered, scale: float) -> list[dict[str, Any]]:
     """A row a campaign that was shown or spent: budget and target against what was delivered, over all days.
 
-    delivered is in the unit of the target: money or conversions by unit of spend, from the clicks it got.
+    delivered is in the unit of the target: money or conversions by unit of spend, from the clicks it got;
+    predicted is what predictions said of the same clicks, which is all that a bidder knows.
     """
     names = found.names
     sums = found.campaigns.sum(axis=0) * scale
@@ -79,7 +82,10 @@ def delivery(campaigns: Advertised, found: Delivered, scale: float) -> list[dict
         spend = float(sums[number, 0])
         unit = "conversions" if campaigns.pays_for[number] == CONVERSIONS else "value"
         target, budget = float(campaigns.target[number]), float(campaigns.budget[number]) * days
-        delivered = float(sums[number, names.index(unit)]) / spend if spend > 0 else float("nan")
+        delivered, promised = (
+            float(sums[number, names.index(name)]) / spend if spend > 0 else float("nan")
+            for name in (unit, f"expected_{unit}")
+        )
         rows.append({
             "campaign_id": campaigns.ids[number],
             "pays_for": PAID[int(campaigns.pays_for[number])],
@@ -88,6 +94,7 @@ def delivery(campaigns: Advertised, found: Delivered, scale: float) -> list[dict
             "used": spend / budget if np.isfinite(budget) else float("nan"),
             "target": target if target > 0 else None,
             "delivered": delivered,
+            "predicted": promised,
             "clicks": float(sums[number, names.index("clicks")]),
             "value": float(sums[number, names.index("value")]),
         })  # fmt: skip
@@ -99,10 +106,12 @@ def _targets(rows: list[dict[str, Any]]) -> dict[str, Any]:
     budget nor target unused: 95 % of the budget spent, or the return within 5 % of the target."""
     aimed = [row for row in rows if row["target"] and row["spend"] > 0]
     met = [row for row in aimed if row["delivered"] >= (1 - CLOSE) * row["target"]]
+    believed = [row for row in aimed if row["predicted"] >= (1 - CLOSE) * row["target"]]
     bound = [row for row in met if row["used"] >= USED or row["delivered"] <= (1 + CLOSE) * row["target"]]
     return {
         "campaigns": len(aimed),
         "met": len(met) / len(aimed) if aimed else float("nan"),
+        "met_as_predicted": len(believed) / len(aimed) if aimed else float("nan"),
         "met_and_used": len(bound) / len(aimed) if aimed else float("nan"),
         "spend_on_met": _share(met, aimed),
     }

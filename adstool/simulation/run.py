@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     import duckdb
 
 NAME = "simulation.json"
-CANDIDATES = 20  # a request
+CANDIDATES = 40  # a request: enough for a full page when budgets of some are used up
 ASKED = 1000  # requests sent through the funnel; more visits repeat them
 
 

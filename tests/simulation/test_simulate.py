@@ -60,7 +60,7 @@ def test_equal_arms_differ_by_nothing_and_split_arms_share(demo_copy: Path) -> N
             assert same["differences"]["gsp"][part]["interval"] == [0, 0]
         shared = simulate(ws, settings, con, arms, days=1, requests=400, asked=40, split=True)
         views = [arm["views"] / 2 for arm in shared["arms"].values()]
-        assert sum(views) == pytest.approx(same["arms"]["current"]["views"])
+        assert sum(views) == pytest.approx(same["arms"]["current"]["views"], rel=0.05)
         assert all(views)
 
 
