@@ -238,9 +238,15 @@ class _Judge:
 
 
 def at_cost(quota: Quota, coverage: Coverage, cost: Cost, budget: float) -> Quota:
-    """The same shares, as large as the budget allows, without filling up."""
+    """The same shares, as large as the budget allows, without filling up.
+
+    Sources that take most time before their first candidate are left out until the others' take at most half
+    of the budget, as somebody would who sets quotas for it by hand.
+    """
     low, high = 0.0, 1.0
     depths = np.array(list(quota.depths.values()))
+    while cost.fixed[depths > 0].sum() > budget / 2.0:
+        depths[np.argmax(np.where(depths > 0, cost.fixed, -1.0))] = 0
     for _ in range(24):
         middle = (low + high) / 2.0
         steps = np.searchsorted(coverage.grid, np.round(depths * middle), side="right") - 1
