@@ -33,18 +33,23 @@ from adstool.warehouse import open_warehouse
 from adstool.workspace import Workspace
 
 TRUNK = {"hidden": "1024,512,256", "cross_layers": "3", "cross_rank": "0"}  # over some 480 inputs
-# Model -> size -> what is set beside the default preset. The demo's own sizes train to their end.
-SIZES: dict[str, dict[str, dict[str, str]]] = {
-    "lightweight": {"demo": {}, "production": {"hidden": "512,256", "dim": "64", "mask_blocks": "0"}},
-    "engagement": {"demo": {}, "production": TRUNK},
-    "conversion": {"demo": {}, "production": TRUNK},
+# Model -> size -> the preset ("": the default), and what is set beside it. The demo's own sizes train to
+# their end. Of the lightweight ranker both sides are quantized: all there is of two towers ("small").
+SIZES: dict[str, dict[str, tuple[str, dict[str, str]]]] = {
+    "lightweight": {
+        "demo": ("", {}),
+        "production": ("small", {"hidden": "512,256", "dim": "64", "mask_blocks": "0"}),
+    },
+    "engagement": {"demo": ("", {}), "production": ("", TRUNK)},
+    "conversion": {"demo": ("", {}), "production": ("base", TRUNK)},
 }
 EPOCHS = {"demo": None, "production": 2}
 
 
 def quantized(ws: Workspace, settings: Settings, model: str, size: str, seed: int) -> list[dict[str, Any]]:
     """The table of one trained run."""
-    options = TrainOptions("", SIZES[model][size], EPOCHS[size], None, seed, False)
+    preset, overrides = SIZES[model][size]
+    options = TrainOptions(preset, overrides, EPOCHS[size], None, seed, False)
     with open_warehouse(ws, settings) as con:
         train_model(ws, settings, con, model, options, export=export_run)
         try:
