@@ -10,7 +10,7 @@ from typing import Annotated, Any
 
 import typer
 
-from adstool.commands import _ope
+from adstool.commands import _compare, _ope
 from adstool.commands._context import open_workspace
 from adstool.commands._output import emit, next_verb, say, table
 from adstool.errors import UsageError
@@ -32,6 +32,14 @@ def evaluate(
     gate: Annotated[
         Path | None,
         typer.Option(help="A TOML file of limits, [stage] metric = {min, max}; exit is 3 when one fails."),
+    ] = None,
+    compare: Annotated[
+        tuple[str, str] | None,
+        typer.Option(
+            metavar="RUN_A RUN_B",
+            help="What B is worth against A: engagement@r1, perhaps with a form, engagement@r1:fp32, :int8, "
+            ":int4 or :uncalibrated.",
+        ),
     ] = None,
     log: _ope.Log = None,
     reward: _ope.Reward = None,
@@ -67,6 +75,11 @@ def evaluate(
             "threshold": switch,
         }
         _ope.run_ope(context, log, columns)
+        return
+    if compare is not None:
+        if stage != "all" or gate is not None:
+            raise UsageError("--compare goes with no stage and no --gate.", "adstool evaluate --compare A B")
+        _compare.run_compare(context, *compare)
         return
     if log is not None:
         raise UsageError(f"--log goes with ope, not with '{stage}'.", "adstool evaluate ope --log FILE ...")
