@@ -243,16 +243,18 @@ def at_cost(quota: Quota, coverage: Coverage, cost: Cost, budget: float) -> Quot
     Sources that take most time before their first candidate are left out until the others' take at most half
     of the budget, as somebody would who sets quotas for it by hand.
     """
-    low, high = 0.0, 1.0
     depths = np.array(list(quota.depths.values()))
+    most = int(coverage.grid[-1])
     while cost.fixed[depths > 0].sum() > budget / 2.0:
         depths[np.argmax(np.where(depths > 0, cost.fixed, -1.0))] = 0
+    low, high = 0.0, most / max(int(depths[depths > 0].min(initial=most)), 1)
     for _ in range(24):
         middle = (low + high) / 2.0
-        steps = np.searchsorted(coverage.grid, np.round(depths * middle), side="right") - 1
+        scaled = np.minimum(np.round(depths * middle), most)
+        steps = np.searchsorted(coverage.grid, scaled, side="right") - 1
         low, high = (low, middle) if coverage.cost(steps, cost) > budget else (middle, high)
-    scaled = np.round(depths * low).astype(int).tolist()
-    return Quota(dict(zip(quota.depths, scaled, strict=True)), quota.total, fill=False)
+    scaled = np.minimum(np.round(depths * low), most).astype(int)
+    return Quota(dict(zip(quota.depths, scaled.tolist(), strict=True)), quota.total, fill=False)
 
 
 def curves(
