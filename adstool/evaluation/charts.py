@@ -212,12 +212,16 @@ def _root_axes(frame: Frame, marks: Sequence[float]) -> str:
     return "".join(parts)
 
 
-def interval_chart(title: str, bars: Sequence[Bar], *, start: float | None = None) -> str:
-    """A dot with its interval a row, all on one axis; `start` fixes the left end (0 draws bars from it)."""
+def interval_chart(title: str, bars: Sequence[Bar], *, start: float | None = None, zero: bool = False) -> str:
+    """A dot with its interval a row, all on one axis; `start` fixes the left end (0 draws bars from it).
+
+    zero: the axis reaches 0, and a line stands there.
+    """
     known = [bar for bar in bars if math.isfinite(bar.value)]
     if not known:
         return ""
     edges = [v for bar in known for v in (bar.value, bar.low, bar.high) if math.isfinite(v)]
+    edges += [0.0] if zero else []
     low = start if start is not None else min(edges) - (max(edges) - min(edges)) * 0.05
     high = max(edges) + (max(edges) - low) * 0.02
     row, top = 34, 4
@@ -225,7 +229,8 @@ def interval_chart(title: str, bars: Sequence[Bar], *, start: float | None = Non
     body = []
     for mark in ticks(*frame.x, 4):
         x, _ = frame.place(mark, 0)
-        body.append(f'<line class="grid" x1="{x:.1f}" x2="{x:.1f}" y1="{top}" y2="{frame.bottom}"/>')
+        style = "ideal" if zero and mark == 0 else "grid"
+        body.append(f'<line class="{style}" x1="{x:.1f}" x2="{x:.1f}" y1="{top}" y2="{frame.bottom}"/>')
         body.append(_text(x, frame.bottom + 15, _tick_text(mark), "tick " + _edge(x)))
     for index, bar in enumerate(known):
         y = top + index * row + 24

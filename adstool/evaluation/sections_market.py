@@ -27,8 +27,8 @@ def market_section(ws: Workspace) -> Html:
 def market_figures(found: Mapping[str, Any]) -> Html:
     """The section of a result of `simulate`."""
     about, arms = found["about"], found["arms"]
-    columns = ["arm", ">revenue", ">value", ">RoAS", ">predicted over true", ">budgets used", ">clicks"]
-    columns += [">hides", ">targets met as predicted", ">truly", ">and nothing left unused"]
+    columns = ["arm", ">revenue", ">value", ">RoAS", ">predicted/true", ">budgets used", ">clicks", ">hides"]
+    columns += [">met, predicted", ">met", ">met and used"]
     cards = [_changes(name, parts) for name, parts in found["differences"].items()]
     return section(
         "market",
@@ -36,12 +36,14 @@ def market_figures(found: Mapping[str, Any]) -> Html:
         _lead(about),
         table(columns, [_row(name, arm) for name, arm in arms.items()]),
         paragraph(
-            "A target counts as met from 95 % of it on; nothing is left unused where 95 % of the budget was "
-            "spent or the return is within 5 % of the target."
+            "A target counts as met from 95 % of it on: by what was predicted of the clicks, which is all "
+            "that a bidder knows, and by what they brought. Used: 95 % of the budget was spent, or the "
+            "return is within 5 % of the target. Predicted/true is the money that predictions expected of "
+            "all clicks over theirs."
         ),
+        *(_formats(name, arm["blocks"]) for name, arm in arms.items() if len(arm["blocks"]) > 1),
         grid(cards) if cards else "",
         grid([_delivery(name, rows) for name, rows in found["campaigns"].items()]),
-        *(_formats(name, arm["blocks"]) for name, arm in arms.items() if len(arm["blocks"]) > 1),
         *(_gains(name, parts) for name, parts in found["differences"].items()),
         *(_campaigns(name, rows) for name, rows in found["campaigns"].items()),
     )
@@ -88,11 +90,12 @@ def _changes(name: str, parts: Mapping[str, Any]) -> Html:
         part = parts.get(metric)
         if part is None or part["relative"] is None:
             continue
-        value, (low, high) = part["relative"], map(_known, part["relative_interval"])
+        low, high = (100 * _known(edge) for edge in part["relative_interval"])
+        value = 100 * part["relative"]
         title = "RoAS" if metric == "roas" else metric
-        bars.append(Bar(title, value, low, high, f"{value:+.1%}"))
+        bars.append(Bar(title, value, low, high, f"{value:+.1f} %"))
     title = f"{name} against {parts['against']}"
-    return figure(interval_chart(title, bars), "change, with 95 % intervals", title)
+    return figure(interval_chart(title, bars, zero=True), "change in %, with 95 % intervals", title)
 
 
 def _delivery(name: str, rows: Sequence[Mapping[str, Any]]) -> Html:
@@ -105,9 +108,8 @@ def _delivery(name: str, rows: Sequence[Mapping[str, Any]]) -> Html:
         points.append((min(row["used"], 1.0), math.log2(ratio), hint))
     marks = [(math.log2(part), f"{part:g}×") for part in (1 / 8, 1 / 4, 1 / 2, 1.0, 2.0, 4.0, 8.0)]
     edge = math.log2(FARTHEST)
-    chart = scatter_chart(
-        f"Delivery of {name}", [Dots(points)], "budget used", "delivered of target", (-edge, edge), marks
-    )
+    title, across, up = f"Delivery of {name}", "budget used", "delivered of target"
+    chart = scatter_chart(title, [Dots(points)], across, up, (-edge - 0.15, edge + 0.5), marks)
     return figure(chart, f"{len(aimed)} campaigns with a target", name) if aimed else Html("")
 
 

@@ -76,6 +76,10 @@ def simulate(
         found[arm.name] = _deliver(traffic, arm, own, share, seed)
     spent = time.perf_counter() - began
     result = _result(traffic, arms, found, share, settings.evaluation.bootstrap, seed)
+    for arm in arms:
+        page = page_of(arm.settings, arm.settings.funnel.slate, arm.new)
+        figures = result["arms"][arm.name]
+        figures["sold"] = figures["views"] / (count * sum(block.exposure.sum() for block in page))
     result["about"] = {
         "made_at": datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ"),
         "days": days,

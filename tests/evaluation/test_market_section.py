@@ -44,7 +44,7 @@ def result() -> dict[str, Any]:
 def test_arms_changes_delivery_and_formats_are_shown(tmp_path: Any) -> None:
     html = market_figures(result())
     assert "1,000 requests (100 requests of the log, repeated" in html
-    assert "+10.0%" in html
+    assert "+10.0 %" in html
     assert "RoAS</text>" not in html  # it has no relative change
     assert html.count("<circle") >= 2  # the change, and the campaign with a target
     assert "2.10 of 2" in html
