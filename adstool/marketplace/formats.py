@@ -9,7 +9,7 @@ import numpy as np
 
 from adstool.config import Format, Settings
 from adstool.errors import AdstoolError, UsageError
-from adstool.marketplace.auction import exposure_curve
+from adstool.marketplace.auction import exposure_curve, exposure_of_ads
 
 
 @dataclass(frozen=True)
@@ -42,13 +42,13 @@ def page_of(settings: Settings, room: int, new: Format | None = None) -> tuple[B
     A slot of size 2 takes the room of two standard ones, which it pushes off the page's end; the others keep
     their own places. Raises UsageError when the new format leaves no room.
     """
-    standard = exposure_curve(settings.formats[0], room)
+    standard = exposure_of_ads(settings.formats[0], settings.auction, room)
     if new is None:
         return (Block(settings.formats[0].name, standard, settings.auction.rule),)
     taken = int(np.ceil(new.slots * new.size))
-    if taken >= room:
+    if taken >= len(standard):
         raise UsageError(
-            f"Format '{new.name}' takes the room of {taken} slots of a page of {room}.",
+            f"Format '{new.name}' takes the room of {taken} slots of a page of {len(standard)}.",
             "Give it fewer slots or a smaller size, or show more: --set is funnel.slate.",
         )
     unknown = [name for name in new.actions if name not in {action.name for action in settings.actions}]

@@ -41,6 +41,8 @@ class Market:
     predicted: Outcomes
     true: Outcomes
     campaign_of: np.ndarray  # int64 [ads]
+    advertiser_of: np.ndarray  # int64 [ads], as category_of what the caps of a slate count by
+    category_of: np.ndarray
     format_of: np.ndarray  # object [ads], the catalogue's word for it, None where it has none
 
     def __len__(self) -> int:

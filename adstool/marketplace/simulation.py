@@ -12,7 +12,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from adstool.marketplace.auction import run_auctions
+from adstool.marketplace.auction import Cap, run_auctions
 from adstool.marketplace.automatic import Bidding
 from adstool.marketplace.bidding import Delivery
 from adstool.marketplace.chance import CLICK, dice
@@ -33,6 +33,8 @@ class Terms:
     page: tuple[Block, ...]
     reserve: float
     utility_weight: float
+    per_advertiser: int = 0  # ads of one advertiser in a block of the page; 0: any number
+    per_category: int = 0
     value_scale: float = 1.0  # predictions of conversions and money are off by this factor
 
 
@@ -144,6 +146,14 @@ class _Days:
         )
         bids = self.bidding.bids(worth, campaign)
         left = (ad >= 0) & (self.spent < self.campaigns.budget)[campaign]
+        caps = [
+            Cap(of[ad], most)
+            for of, most in (
+                (market.advertiser_of, terms.per_advertiser),
+                (market.category_of, terms.per_category),
+            )
+            if most
+        ]
         parts = []
         for block, odds, may in zip(terms.page, self.odds, self.may, strict=True):
             able = left if may is None else left & may[ad]
@@ -156,6 +166,7 @@ class _Days:
                 rule=block.rule,
                 reserve=terms.reserve,
                 allowed=able,
+                caps=caps,
             )
             parts.append(self._happen(visit, request, ad, campaign, worth, noise, slates.winners,
                                       slates.prices, block.exposure, odds))  # fmt: skip

@@ -118,6 +118,8 @@ def _deliver(traffic: Traffic, arm: Arm, visits: Visits, share: float, seed: int
         page_of(settings, settings.funnel.slate, arm.new),
         settings.auction.reserve,
         settings.auction.utility_weight,
+        settings.auction.per_advertiser,
+        settings.auction.per_category,
         arm.value_scale,
     )
     bidding = Bidding(campaigns, arm.strategy, _typical(market, campaigns) * arm.value_scale)

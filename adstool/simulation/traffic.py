@@ -142,6 +142,8 @@ class _Gathering:
             "wanted": tuple(names[head].positive if head in names else True for head in self.heads),
             "weights": np.array([names[head].weight if head in names else 0.0 for head in self.heads]),
             "campaign_of": campaign_of,
+            "advertiser_of": items.advertisers[0],
+            "category_of": items.categories[0],
             "format_of": np.array(items.column("format").to_pylist(), dtype=object),
         }
         said, truth = self._kept() or self._ask()

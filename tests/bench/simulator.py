@@ -44,6 +44,8 @@ def market_of(seed: int) -> Market:
         predicted=chances,
         true=chances,
         campaign_of=np.arange(ads) // 5,
+        advertiser_of=np.arange(ads) // 5,
+        category_of=np.arange(ads) // 5,
         format_of=np.full(ads, None, dtype=object),
     )
 

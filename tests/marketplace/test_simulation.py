@@ -29,7 +29,9 @@ def small_market(requests: int = 300, candidates: int = 6, ads: int = 12, seed: 
         user=rng.integers(0, 40, requests), hour=rng.uniform(0, 24, requests), ad=ad,
         actions=ACTIONS, click=0,
         wanted=(True, False), weights=np.array([1.0, -5.0]), predicted=chances, true=chances,
-        campaign_of=np.arange(ads) // 2, format_of=np.array(["standard", "collection"] * (ads // 2), object),
+        campaign_of=np.arange(ads) // 2,
+        advertiser_of=np.arange(ads) // 2, category_of=np.arange(ads) // 2,
+        format_of=np.array(["standard", "collection"] * (ads // 2), object),
     )  # fmt: skip
 
 
@@ -116,6 +118,19 @@ def test_a_format_takes_its_slots_first_and_no_ad_stands_twice() -> None:
     assert found.blocks[1, found.names.index("views")] <= 0.9 * len(market) + 1e-9
     assert lifted(np.array([0.2]), 3.0)[0] == pytest.approx(3 / 7)  # odds 1/4 become 3/4
     assert lifted(np.array([0.2]), 0.0)[0] == 0.0
+
+
+def test_a_slate_holds_so_many_of_an_advertiser() -> None:
+    market, campaigns = small_market(), advertised(1e9)
+    visits = draw_visits(market, 1, len(market))
+    capped = run(market, campaigns, visits, terms=dataclasses.replace(TERMS, per_advertiser=1))
+    free = run(market, campaigns, visits)
+    # Two ads of each of six campaigns are drawn for six places: many slates held two of one.
+    assert not np.array_equal(capped.campaigns, free.campaigns)
+    most = len(market) * PAGE[0].exposure[0]
+    assert (capped.campaigns[0, :, capped.names.index("views")] <= most).all()
+    names = market.campaign_of[market.ad]
+    assert max(len(np.unique(line)) for line in names) >= 3
 
 
 def test_repeats_have_noise_of_mean_one() -> None:

@@ -1,6 +1,6 @@
-"""How many campaigns get the return they ask for and use their budget, by strategy of bidding.
+"""What predictions of value that are off cost: return targets met and budgets used, by strategy of bidding.
 
-    python tests/bench/return_targets.py [--seeds 3] [--requests 140000]
+    python tests/bench/miscalibrated_values.py [--seeds 3] [--requests 140000]
 
 A synthetic market over 7 days: 100 campaigns of 3 ads that all bid by the same strategy and compete with
 each other, 20 candidates a request, 5 slots, GSP; click rates and values of clicks differ by request;
@@ -53,6 +53,8 @@ def market_of(rng: np.random.Generator) -> Market:
         predicted=outcomes(worth, click),
         true=outcomes(worth * noise[0], np.minimum(click * noise[1], 1.0)),
         campaign_of=owner,
+        advertiser_of=owner,
+        category_of=owner,
         format_of=np.full(ads, None, dtype=object),
     )
 
@@ -66,7 +68,9 @@ def sold(
     typical = np.bincount(market.campaign_of[market.ad].ravel(), market.predicted.value.ravel(), CAMPAIGNS)
     typical /= np.bincount(market.campaign_of[market.ad].ravel(), minlength=CAMPAIGNS)
     bidding = Bidding(campaigns, strategy, typical * scale)
-    return simulate_days(market, campaigns, visits, Terms(page, 0.01, 0.1, scale), bidding, seed=seed)
+    return simulate_days(
+        market, campaigns, visits, Terms(page, 0.01, 0.1, value_scale=scale), bidding, seed=seed
+    )
 
 
 def campaigns_of(rng: np.random.Generator, market: Market, requests: int) -> Advertised:
