@@ -49,7 +49,7 @@ def page_of(settings: Settings, room: int, new: Format | None = None) -> tuple[B
     if taken >= len(standard):
         raise UsageError(
             f"Format '{new.name}' takes the room of {taken} slots of a page of {len(standard)}.",
-            "Give it fewer slots or a smaller size, or show more: --set is funnel.slate.",
+            "Give it fewer slots or a smaller size, or show more: funnel.slate.",
         )
     unknown = [name for name in new.actions if name not in {action.name for action in settings.actions}]
     if unknown:

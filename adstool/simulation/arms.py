@@ -95,6 +95,12 @@ def _overlaid(ws: Workspace, path: Path) -> Settings:
     for section, content in document.items():
         if not isinstance(content, dict):
             raise AdstoolError(f"{path}: '{section}' is no section.", "An arm changes sections alone.")
+        for key in content:
+            if section != "auction" and (section, key) != ("funnel", "slate"):
+                raise UsageError(
+                    f"{path}: {section}.{key} does not change what is simulated.",
+                    "An arm may change [auction] and funnel.slate; its models by engagement@RUN.",
+                )
         flags |= {f"{section}.{key}": value for key, value in content.items()}
     return load_settings(ws.config, flags)
 
@@ -106,7 +112,14 @@ def read_format(path: Path) -> Format:
     formats = load_settings(path, environment={}).formats
     if len(formats) != 1 or formats == (Format(),):
         raise AdstoolError(f"{path} holds no single format.", "Give it one [[formats]] entry with a name.")
-    return formats[0]
+    form = formats[0]
+    if form.slots < 1 or min(form.size, form.lift, form.hide_lift) <= 0 or form.rule not in ("", *RULES):
+        raise AdstoolError(
+            f"{path}: '{form.name}' has slots = {form.slots}, size = {form.size}, lift = {form.lift}, "
+            f"hide_lift = {form.hide_lift}, rule = '{form.rule}'.",
+            f"Slots of 1 or more, the others above 0, and a rule of {', '.join(RULES)} or none.",
+        )
+    return form
 
 
 def read_arms(ws: Workspace, settings: Settings, names: str, form: Path | None) -> list[Arm]:

@@ -54,6 +54,8 @@ def simulate(
     for name, value, least in (("--days", days, 1), ("--requests", requests, 0), ("--asked", asked, 1)):
         if value < least:
             raise UsageError(f"{name} {value} is too few.", f"Give at least {least}.")
+    for arm in arms:  # what cannot be is said before the funnel is asked
+        page_of(arm.settings, arm.settings.funnel.slate, arm.new)
     began = time.perf_counter()
     models = [arm.models for arm in arms]
     traffic = gather(ws, settings, con, models, requests=asked, candidates=CANDIDATES, seed=seed)

@@ -74,7 +74,13 @@ def test_arms_that_are_none(demo: Path, tmp_path: Path) -> None:
     for wrong in ("", "current,current", "nonsense", "engagement@r999", "value*x"):
         with pytest.raises(UsageError):
             read_arms(ws, settings, wrong, None)
+    override.write_text("[funnel]\nlightweight = 5\n")
+    with pytest.raises(UsageError, match="does not change"):
+        read_arm(ws, settings, str(override))
     two = tmp_path / "two.toml"
+    two.write_text(FORMAT.replace("slots = 1", "slots = 0"))
+    with pytest.raises(AdstoolError, match="slots = 0"):
+        read_arms(ws, settings, "current", two)
     two.write_text(FORMAT + FORMAT.replace("spotlight", "other"))
     with pytest.raises(AdstoolError, match="no single format"):
         read_arms(ws, settings, "current", two)
