@@ -10,7 +10,7 @@ from typing import Annotated, Any
 
 import typer
 
-from adstool.commands import _compare, _ope
+from adstool.commands import _compare, _ope, _utility
 from adstool.commands._context import open_workspace
 from adstool.commands._output import emit, next_verb, say, table
 from adstool.errors import UsageError
@@ -41,6 +41,10 @@ def evaluate(
             ":int4 or :uncalibrated.",
         ),
     ] = None,
+    write: Annotated[
+        bool,
+        typer.Option("--write", help="utility: write the chosen weights and the evidence to adstool.toml."),
+    ] = False,
     log: _ope.Log = None,
     reward: _ope.Reward = None,
     propensity: _ope.Propensity = None,
@@ -57,7 +61,8 @@ def evaluate(
 ) -> None:
     """Measure each stage on the last part of the log, with intervals from resampling users.
 
-    `evaluate ope` needs no workspace: it says what another policy would have earned, from a logged table.
+    `evaluate utility` tries other weights of the utility on logged auctions. `evaluate ope` needs no
+    workspace: it says what another policy would have earned, from a logged table.
     """
     if stage == "ope":
         columns = {
@@ -83,10 +88,14 @@ def evaluate(
         return
     if log is not None:
         raise UsageError(f"--log goes with ope, not with '{stage}'.", "adstool evaluate ope --log FILE ...")
-    _stages(context, stage, gate)
+    if write and stage != "utility":
+        raise UsageError(
+            f"--write goes with utility, not with '{stage}'.", "adstool evaluate utility --write"
+        )
+    _stages(context, stage, gate, write)
 
 
-def _stages(context: typer.Context, stage: str, gate: Path | None) -> None:
+def _stages(context: typer.Context, stage: str, gate: Path | None, write: bool) -> None:
     """The stages of the workspace."""
     from adstool.errors import GateNotPassed
     from adstool.evaluation.evaluate import evaluate as run_evaluation
@@ -107,6 +116,8 @@ def _stages(context: typer.Context, stage: str, gate: Path | None) -> None:
         results = run_evaluation(workspace, settings, connection, [stage])
         if stage == "all" and not results["skipped"]:
             record(Job(workspace, settings, connection), "evaluate", results, started)
+    if write:
+        _utility.write_chosen(workspace, settings, results["utility"])
     failed = [check.sentence() for check in check_gate(limits, results) if not check.passed]
     if limits:
         results["gate"] = {"passed": not failed, "limits": len(limits), "failed": failed}
@@ -137,6 +148,7 @@ def _show(context: typer.Context, results: dict[str, Any]) -> None:
         ("engagement", _engagement),
         ("conversion", _conversion),
         ("funnel", _funnel),
+        ("utility", _utility.show_utility),
     ):
         if name in results:
             show(context, results[name])

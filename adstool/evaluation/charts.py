@@ -349,3 +349,21 @@ def scatter_chart(
                 f"<title>{escape(words)}</title></circle>"
             )
     return _svg(frame.height, title, "".join(body))
+
+
+def plane_chart(title: str, groups: Sequence[Dots], x_label: str, y_label: str) -> str:
+    """Dots over two figures of any range; later groups lie above earlier ones."""
+    points = [point for group in groups for point in group.points]
+    if not points:
+        return ""
+    xs, ys = [x for x, _, _ in points], [y for _, y, _ in points]
+    frame = Frame((min(xs), max(xs)), (min(ys), max(ys)), height=260)
+    body = [frame.axes(x_label, y_label, ticks(*frame.x, 4), ticks(*frame.y, 4))]
+    for group in groups:
+        for x, y, words in group.points:
+            across, up = frame.place(x, y)
+            body.append(
+                f'<circle class="dot {group.style}" cx="{across:.1f}" cy="{up:.1f}" r="3.4">'
+                f"<title>{escape(words)}</title></circle>"
+            )
+    return _svg(frame.height, title, "".join(body))

@@ -186,10 +186,10 @@ def _off_policy(evaluation: Evaluation, pools: Pools, sides: list[Side]) -> dict
     earned = pools.bids * pools.outcome[:, value.click]
     earned = earned + value.utility_weight * (pools.outcome @ value.weights)
     scores = [value.score(s.probability[pools.rows], pools.bids, s.worth[pools.rows]) for s in sides]
-    spread = float(scores[0].std()) or 1.0
     users = evaluation.resampler(pools.users)
     drawn, sizes = [], []
     for score in scores:
+        spread = float(score.std()) or 1.0  # each side's own: a policy is no better for larger scores
         logit = pools.padded(score / spread - np.log(pools.propensity), -np.inf)
         weight = np.exp(logit - logit.max(axis=1, keepdims=True))
         weight /= weight.sum(axis=1, keepdims=True)
@@ -258,6 +258,8 @@ def _advice(result: Mapping[str, Any], head: str) -> str:
     if revenue < 0:
         why = f"though {' and '.join(gained)}" if gained else "and nobody gains"
         return f"It earns less, {why}: {'weigh that first' if gained else 'do not ship it'}."
+    if revenue > 0 and not gained and _sign(money["roas"]["relative"]) < 0:
+        return "Advertisers pay more for as much: ship it if RoAS may fall so far."
     if revenue > 0 or gained or better > 0:
         return "Nobody loses beyond chance: ship it."
     if better < 0:

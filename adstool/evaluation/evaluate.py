@@ -16,6 +16,7 @@ from adstool.evaluation.interests import evaluate_interests
 from adstool.evaluation.lightweight import evaluate_lightweight
 from adstool.evaluation.results import FORMAT, write_results
 from adstool.evaluation.retrieval import evaluate_retrieval
+from adstool.evaluation.utility import evaluate_utility
 from adstool.progress import log, track
 from adstool.workspace import Workspace
 
@@ -30,16 +31,19 @@ STAGES: dict[str, Callable[[Evaluation], dict[str, Any]]] = {
     "conversion": evaluate_conversion,
     "funnel": evaluate_funnel,
 }
+# Only where asked for by name: they look for something to change, not for how good what there is.
+ADVICE: dict[str, Callable[[Evaluation], dict[str, Any]]] = {"utility": evaluate_utility}
 
 
 def select(stages: Sequence[str]) -> list[str]:
     """The stages asked for, "all" being every one; raises UsageError for an unknown name."""
     for name in stages:
-        if name != "all" and name not in STAGES:
-            raise UsageError(f"There is no stage '{name}' to evaluate.", f"Stages: {', '.join(STAGES)}, all.")
+        if name != "all" and name not in STAGES and name not in ADVICE:
+            known = ", ".join([*STAGES, *ADVICE])
+            raise UsageError(f"There is no stage '{name}' to evaluate.", f"Stages: {known}, all.")
     if not stages or "all" in stages:
         return list(STAGES)
-    return [name for name in STAGES if name in stages]
+    return [name for name in (*STAGES, *ADVICE) if name in stages]
 
 
 def evaluate(
@@ -58,7 +62,7 @@ def evaluate(
     skipped: dict[str, str] = {}
     for name in track(chosen, "evaluate"):
         try:
-            found[name] = {"made_at": _now(), **STAGES[name](evaluation)}
+            found[name] = {"made_at": _now(), **(STAGES | ADVICE)[name](evaluation)}
         except NotReady as missing:
             if not optional:
                 raise

@@ -29,6 +29,7 @@ from adstool.evaluation.sections_scaling import scaling_section
 from adstool.evaluation.sections_search import search_section
 from adstool.evaluation.sections_semantic import semantic_section
 from adstool.evaluation.sections_slates import slates_section
+from adstool.evaluation.sections_utility import utility_section
 from adstool.evaluation.truth import locate_truth
 from adstool.warehouse import load_sql
 from adstool.workspace import Workspace, write_text
@@ -60,6 +61,7 @@ def write_report(
         ("lightweight", "Lightweight", lightweight_section(results.get("lightweight"))),
         ("funnel", "Funnel", funnel_section(results.get("funnel"), logged)),
         ("market", "Market", market_section(ws)),
+        ("utility", "Utility", utility_section(results.get("utility"))),
         ("quantization", "Quantization", quantization_section(ws)),
         ("scaling", "Scaling", scaling_section(ws)),
         ("slates", "Slates", slates_section(ws, settings, con)),
