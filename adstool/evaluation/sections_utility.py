@@ -29,8 +29,8 @@ def utility_section(found: dict[str, Any] | None) -> Html:
     plots = [
         figure(
             _plot(found, f"{side}_actions", f"{actions[side]}s"),
-            f"Advertiser value against {actions[side]}s, one dot a setting: green the Pareto front, orange in use, "
-            "violet chosen.",
+            f"Advertiser value against {actions[side]}s, one dot a setting: green the Pareto front, orange in "
+            "use, violet chosen.",
         )
         for side in ("wanted", "unwanted")
     ]
@@ -83,5 +83,5 @@ def _front(found: dict[str, Any]) -> Html:
     return table(
         columns,
         rows,
-        "Along the Pareto front, on the choosing half; value is clicks at what they were bid for",
+        "Along the Pareto front, on the choosing half; value is clicks at their bids",
     )

@@ -133,7 +133,7 @@ def _outcome(
 
 
 def _choose(totals: Array) -> int:
-    """The row of most value of those that lose next to nothing against the first; totals [settings, NAMES]."""
+    """The row of most value of those that lose next to nothing against row 0; totals [settings, NAMES]."""
     now = totals[0]
     least, most = 1 - MAX_LOSS, 1 + MAX_LOSS
     able = (totals[:, 1:3] >= least * now[1:3]).all(axis=1) & (totals[:, 3] <= most * now[3])
