@@ -29,8 +29,8 @@ def utility_section(found: dict[str, Any] | None) -> Html:
     plots = [
         figure(
             _plot(found, f"{side}_actions", f"{actions[side]}s"),
-            f"Advertiser value against {actions[side]}s, one dot a setting: green the Pareto front, orange in "
-            "use, violet chosen.",
+            f"Advertiser value against {actions[side]}s, one dot a setting: green the Pareto front, "
+            "orange in use, violet chosen.",
         )
         for side in ("wanted", "unwanted")
     ]
