@@ -64,7 +64,7 @@ def _show(context: typer.Context, result: dict[str, Any]) -> None:
         (
             name,
             round(arm["revenue"], 1),
-            round(arm["value"], 1),
+            _number(arm["value"], "{:,.0f}"),
             _number(arm["roas"], "{:.2f}"),
             _number(arm["value_calibration"], "{:.2f}"),
             _number(arm["budget_utilisation"], "{:.1%}"),

@@ -165,7 +165,22 @@ def _result(
                 **differences(market, *pair, scale, resamples, seed),
                 "campaigns": gains(campaigns, *pair, scale),
             }
+    if not traffic.money:
+        _forget_money(figures, between, known=traffic.truth)
     return {"arms": figures, "differences": between, "campaigns": rows}
+
+
+def _forget_money(figures: dict[str, Any], between: dict[str, Any], *, known: bool) -> None:
+    """Without a conversion model nothing was predicted of money; without a truth nothing is known of it."""
+    nan = float("nan")
+    for arm in figures.values():
+        arm["value_calibration"] = arm["targets"]["met_as_predicted"] = nan
+        if not known:
+            arm |= dict.fromkeys(("value", "roas", "conversions"), nan)
+            arm["targets"] |= dict.fromkeys(("met", "met_and_used", "spend_on_met"), nan)
+    for parts in between.values():
+        for name in () if known else ("value", "roas", "conversions"):
+            del parts[name]
 
 
 def _blocks(arm: Arm, found: Delivered, scale: float) -> dict[str, dict[str, float]]:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+import shutil
 from pathlib import Path
 
 import pytest
@@ -62,6 +64,25 @@ def test_equal_arms_differ_by_nothing_and_split_arms_share(demo_copy: Path) -> N
         views = [arm["views"] / 2 for arm in shared["arms"].values()]
         assert sum(views) == pytest.approx(same["arms"]["current"]["views"], rel=0.05)
         assert all(views)
+
+
+def test_without_a_model_or_a_truth_nothing_is_said_of_money(demo_copy: Path, tmp_path: Path) -> None:
+    ws = Workspace(demo_copy)
+    shutil.rmtree(ws.models / "conversion")
+    settings = load_settings(ws.config)
+    with open_warehouse(ws, settings) as con:
+        arms = read_arms(ws, settings, "current,vcg", None)
+        found = simulate(ws, settings, con, arms, days=1, requests=200, asked=20)
+        assert found["arms"]["vcg"]["value"] > 0  # by the truth
+        assert math.isnan(found["arms"]["vcg"]["value_calibration"])
+        con.execute("update events set user_id = 'x' || user_id")  # the world knows none of them
+        other = simulate(ws, settings, con, arms, days=1, requests=200, asked=21)
+        assert other["about"]["outcomes"].startswith("rates that the models")
+        assert math.isnan(other["arms"]["vcg"]["roas"])
+        assert "roas" not in other["differences"]["vcg"]
+        assert other["arms"]["vcg"]["revenue"] > 0
+        with pytest.raises(AdstoolError, match="no conversion model"):
+            simulate(ws, settings, con, read_arms(ws, settings, "current,dual", None), days=1, asked=21)
 
 
 def test_arms_that_are_none(demo: Path, tmp_path: Path) -> None:
