@@ -36,7 +36,7 @@ def simulate_replay(context: typer.Context, file: Path, budget: str, strategy: s
             context,
             f"{HINDSIGHT}: linear with the best constant, which only who knows the future can choose.",
         )
-    next_verb(context, "adstool evaluate funnel")
+    next_verb(context, "adstool simulate --arms current,dual")
 
 
 def _one_by_one(context: typer.Context, found: dict[str, dict[str, Won]], title: str) -> None:

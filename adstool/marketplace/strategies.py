@@ -70,7 +70,7 @@ class _Paced(Linear):
 
     KEEPS: tuple[str, ...] = ("multiplier", "passed", "spent", "pace", "worth")
     MEMORY = 0.1  # of a day's traffic, over which pace and worth are smoothed
-    WINDUP = 1.5  # the multiplier that does not bind stays within this factor of the one that does
+    WINDUP = 3.0  # the multiplier that does not bind stays within this factor of the one that does
 
     def __init__(self, campaigns: Campaigns) -> None:
         super().__init__(campaigns)
@@ -151,18 +151,18 @@ class DualDescent(_Paced):
     mu is the price of the budget and falls while less is spent than wanted; lambda is the price of the target
     and falls while more value comes than tau x spend (Balseiro et al. 2023, min pacing). Both steps are
     taken in the logarithm (mirror descent), in shares of a day's money, so that GAIN is free of units: an
-    error as large as the whole day's money moves the price by e^GAIN.
+    error as large as the whole day's money moves the multiplier by e^GAIN.
     """
 
     KEEPS = (*_Paced.KEEPS, "mu", "lam")
-    GAIN = 10.0
+    GAIN = 5.0
     MOST = 0.25  # how far one step may move the logarithm
 
     def __init__(self, campaigns: Campaigns) -> None:
         super().__init__(campaigns)
         self.mu = 1 / campaigns.bid
         # The multiplier of the target begins at that of the bid, where the target allows it.
-        self.lam = 1 / np.maximum(campaigns.bid * self.tau - 1, 0.01)
+        self.lam = 1 / np.maximum(campaigns.bid * self.tau - 1, 0.25)
         self._decide()
 
     def observe(self, delivery: Delivery) -> None:
@@ -171,7 +171,8 @@ class DualDescent(_Paced):
         over = np.where(self.limited, delivery.spend - wanted, 0.0) / self.campaigns.budget
         owed = (delivery.spend - delivery.value / self.tau) / np.maximum(self.pace, LEAST)
         self.mu *= np.exp(np.clip(self.GAIN * over, -self.MOST, self.MOST))
-        self.lam *= np.exp(np.clip(self.GAIN * owed, -self.MOST, self.MOST))
+        # Steps grow with 1 + lambda, so that the bid moves as fast where lambda is large.
+        self.lam *= np.exp(np.clip(self.GAIN * owed * (1 + self.lam), -self.MOST, self.MOST))
         self._decide()
 
     def _decide(self) -> None:
