@@ -25,6 +25,7 @@ from adstool.funnel.ann import AnnChoice, ExactIndex, VectorIndex, best, open_an
 from adstool.funnel.semantic import SemanticIndex
 from adstool.funnel.sequence import SequenceIndex
 from adstool.funnel.sources import SOURCES
+from adstool.funnel.targeting import Targeting
 from adstool.funnel.tuning import QUERIES, build_chosen, chosen_before, tune
 from adstool.progress import log, track
 from adstool.serving.light import Tower, open_towers
@@ -105,6 +106,7 @@ def build_index(
     state = ServingState.build(con, ws, settings, spec, items)
     corpus = encode_corpus(state, towers)
     state.save(run_dir / "state")  # after encoding, so that the codes of the items are kept with it
+    Targeting.write(con, run_dir)
     kept = _kept(corpus, settings.index.vectors)
     for name, vectors in kept.items():
         if name != "clip":  # whose vectors are among the features of the state

@@ -12,6 +12,7 @@ from adstool.funnel.budgets import Budgets
 from adstool.funnel.exploration import outcomes
 from adstool.funnel.index import Index
 from adstool.funnel.orders import Orders
+from adstool.funnel.targeting import Targeting
 from adstool.training.value import bids_of
 
 
@@ -36,6 +37,7 @@ class Moment:
         self._changes = np.unique(np.concatenate(moments))
         self._eligible: tuple[int, np.ndarray] | None = None
         self.budgets = Budgets(state.items, rows)
+        self.targeting = Targeting.load(index.directory, state.items, rows)
         priced = state.spec.corpus == "ad"
         self.bids = bids_of(state.items.numbers("bid")[rows], settings.auction.reserve) if priced else None
 
@@ -62,11 +64,13 @@ class Moment:
         """What the sources are told of a request; user_vectors: of the retrieval towers, [H, d]; over: the
         campaigns that have spent their budget."""
         index = self.index
+        eligible = self.budgets.without(self.eligible(ctx.ts), over)
+        aimed = self.targeting.allowed(index.state.users, ctx)
         return Asked(
             state=index.state,
             ctx=ctx,
             request_id=request_id,
-            eligible=self.budgets.without(self.eligible(ctx.ts), over),
+            eligible=eligible if aimed is None else eligible & aimed,
             first_row=index.corpus.first_row,
             user_vectors=user_vectors,
             two_tower=index.two_tower,
