@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from datetime import UTC, datetime
-from typing import Any
+from typing import Annotated, Any
 
 import typer
 
@@ -11,6 +11,9 @@ from adstool.commands._output import say, table
 from adstool.config import Settings
 from adstool.workspace import Workspace
 
+Write = Annotated[
+    bool, typer.Option("--write", help="utility: write the chosen weights and the evidence to adstool.toml.")
+]
 LABELS = {
     "value": "advertiser value",
     "revenue": "revenue",

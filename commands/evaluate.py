@@ -26,7 +26,7 @@ def evaluate(
     stage: Annotated[
         str,
         typer.Argument(
-            help="interests, retrieval, lightweight, engagement, conversion, funnel, all, or ope."
+            help="interests, retrieval, lightweight, engagement, conversion, funnel, all; utility; ope"
         ),
     ] = "all",
     gate: Annotated[
@@ -41,10 +41,7 @@ def evaluate(
             ":int4 or :uncalibrated.",
         ),
     ] = None,
-    write: Annotated[
-        bool,
-        typer.Option("--write", help="utility: write the chosen weights and the evidence to adstool.toml."),
-    ] = False,
+    write: _utility.Write = False,
     log: _ope.Log = None,
     reward: _ope.Reward = None,
     propensity: _ope.Propensity = None,

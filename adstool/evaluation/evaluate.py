@@ -39,8 +39,8 @@ def select(stages: Sequence[str]) -> list[str]:
     """The stages asked for, "all" being every one; raises UsageError for an unknown name."""
     for name in stages:
         if name != "all" and name not in STAGES and name not in ADVICE:
-            known = ", ".join([*STAGES, *ADVICE])
-            raise UsageError(f"There is no stage '{name}' to evaluate.", f"Stages: {known}, all.")
+            known = f"{', '.join(STAGES)}, all; {', '.join(ADVICE)}, ope"
+            raise UsageError(f"There is no stage '{name}' to evaluate.", f"Stages: {known}.")
     if not stages or "all" in stages:
         return list(STAGES)
     return [name for name in (*STAGES, *ADVICE) if name in stages]

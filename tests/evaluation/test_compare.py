@@ -127,6 +127,12 @@ def test_the_sentence_says_what_to_do(ne: Any, revenue: Any, value: Any, hides: 
     assert said.startswith("b against a: click NE ")
 
 
+def test_a_higher_price_for_as_much_is_said() -> None:
+    money = {"revenue": change(*UP), "value": change(*NONE), "roas": change(*DOWN)}
+    said = sentence({"runs": ["a", "b"], "metrics": {"click": {"ne": change(*DOWN)}}, "money": money})
+    assert "Advertisers pay more for as much" in said
+
+
 def test_percent_is_as_people_write_it() -> None:
     assert percent({"value": 0.019, "interval": [0.007, 0.03]}) == "+1.9 % (+0.7, +3.0)"
     assert percent({"value": 0.0, "interval": [-1e-17, 0.0]}) == "unchanged"
