@@ -17,7 +17,7 @@ demo *words:
 
 # the tests
 test *words:
-    {{python}} -m pytest {{words}}
+    {{python}} -m pytest -n 2 --dist loadfile {{words}}
 
 # style, types and import layers
 check:

@@ -19,6 +19,7 @@ import numpy as np
 
 from adstool.config import Settings
 from adstool.errors import AdstoolError
+from adstool.evaluation.true_rates import true_outcomes
 from adstool.evaluation.truth import locate_truth
 from adstool.features.items import ItemTable
 from adstool.features.state import RequestContext, ServingState
@@ -28,7 +29,6 @@ from adstool.funnel.request import Request
 from adstool.marketplace.market import FIXED, PAYS_FOR, Advertised, Market, Outcomes
 from adstool.progress import track
 from adstool.serving.scorer import QUANTIZATION, Scorer
-from adstool.simulation.truth import true_outcomes
 from adstool.training.calibration import NAME as CALIBRATION
 from adstool.training.conversion_metrics import split_outputs
 from adstool.training.value import Value, bids_of, paid_head
