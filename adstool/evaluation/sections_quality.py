@@ -202,12 +202,12 @@ def lightweight_section(stage: Figures | None) -> Html:
         grid(
             [
                 f'<div class="card">{table(["", ">measured"], rows)}</div>',
-                f'<div class="card">{table(["of", ">recall", ">regret"], parts)}</div>',
                 figure(
                     line_chart("What a cut keeps", lines, "candidates kept, %", ""), title="What a cut keeps"
                 ),
             ]
         ),
+        table(["of", ">recall", ">regret"], parts, "By source, and by part of the requests or ads"),
     )
 
 
