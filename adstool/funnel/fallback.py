@@ -19,7 +19,6 @@ from adstool.progress import log
 from adstool.training.value import Value
 
 T = TypeVar("T")
-SIZED = ("heavy",)  # stages whose cost depends on how many candidates they are given: they are timed apart
 NEEDED = ("two_tower", "popular")  # sources that are asked however late it is
 LONGEST = 300  # characters of a reason
 
@@ -36,7 +35,7 @@ class Fallback:
 class Guard:
     """Runs the stages of one request; a failure becomes a Fallback, or is raised where `strict`.
 
-    Given a deadline, sources for which there is no time bring nothing, and it learns what stages cost.
+    Given a deadline, sources for which there is no time bring nothing, and it learns what they cost.
     """
 
     def __init__(self, strict: bool, deadline: Deadline | None = None) -> None:
@@ -45,7 +44,6 @@ class Guard:
 
     def attempt(self, stage: str, call: Callable[[], T], served: str) -> T | None:
         """What `call` returns; None when it fails, with the reason and what is `served` noted."""
-        begun = time.perf_counter()
         try:
             return call()
         except Exception as error:  # a request is answered whatever is wrong inside
@@ -53,15 +51,16 @@ class Guard:
                 raise
             self.fallbacks.append(Fallback(stage, _reason(error), served))
             return None
-        finally:
-            if self.deadline is not None and stage not in SIZED:
-                self.deadline.pace.learn(stage, 1e3 * (time.perf_counter() - begun))
 
     def source(self, name: str, call: Callable[[], T]) -> T | None:
         """What a candidate source brings; None when it fails, or when there is no time for it."""
         if self.deadline is not None and name not in NEEDED and self.deadline.skips(name):
             return None
-        return self.attempt(name, call, "the other sources")
+        begun = time.perf_counter()
+        found = self.attempt(name, call, "the other sources")
+        if self.deadline is not None:
+            self.deadline.pace.learn(name, 1e3 * (time.perf_counter() - begun))
+        return found
 
 
 class Warnings:

@@ -125,6 +125,7 @@ class Ranker:
         for user in ["", *(str(state.users.column("user_id")[number].as_py()) for number in engaged)]:
             ranked = self.stages(Request(user, None, None, None, "", 1))
         self._heavy(state, ranked.ctx, np.array([self.index.corpus.first_row]), None)
+        self._pace = Pace()  # loading is no cost of a request
 
     def warm(self) -> None:
         """Rank for nobody, so that the first request finds models loaded and its costs known."""
@@ -206,7 +207,7 @@ class Ranker:
         light = self._light(asked, user, moment.index, candidates.positions, bids, guard)
         scored = deadline.candidates(settings.lightweight, request.k)
         kept = best(light.score, scored)
-        clock.lap("lightweight")
+        self._pace.learn("lightweight", clock.lap("lightweight"))
         rows = candidates.positions[kept] + asked.first_row
         kept_bids = None if bids is None else bids[kept]
         heavy = guard.attempt(
