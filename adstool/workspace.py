@@ -6,14 +6,17 @@ import json
 import os
 import shutil
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any, BinaryIO
 
 from adstool.errors import AdstoolError, WorkspaceLocked
+
+if TYPE_CHECKING:
+    import numpy as np
 
 CONFIG_NAME = "adstool.toml"
 
@@ -160,6 +163,27 @@ def write_text(path: Path, text: str) -> None:
         handle.write(text)
         handle.flush()
         os.fsync(handle.fileno())
+    os.replace(temporary, path)
+
+
+def write_array(path: Path, array: np.ndarray) -> None:
+    """Write an array as .npy, whole or not at all."""
+    import numpy as np
+
+    _replace(path, lambda handle: np.save(handle, array))
+
+
+def write_arrays(path: Path, arrays: Mapping[str, np.ndarray]) -> None:
+    """Write named arrays as .npz, whole or not at all."""
+    import numpy as np
+
+    _replace(path, lambda handle: np.savez(handle, **arrays))  # type: ignore[arg-type]
+
+
+def _replace(path: Path, write: Callable[[BinaryIO], None]) -> None:
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    with open(temporary, "wb") as handle:
+        write(handle)
     os.replace(temporary, path)
 
 

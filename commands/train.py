@@ -86,10 +86,8 @@ def train(
     """Train a model from the warehouse, or engagement on a flat table (--train, --test, --label)."""
     if model not in MODELS:
         raise UsageError(f"There is no model '{model}' to train.", f"Models: {', '.join(MODELS)}.")
-    if align and model != "lightweight":
-        raise UsageError(f"--align is of `train lightweight`, not of {model}.", "Leave it out.")
-    overrides = _pairs(settings_given or []) | _of_conversion(model, delay=delay, loss=loss)
-    overrides |= {"align": "true"} if align else {}
+    overrides = _pairs(settings_given or []) | _of("conversion", model, delay=delay, loss=loss)
+    overrides |= _of("lightweight", model, align="true" if align else None)
     flat = _Flat(train_file, test_file, valid_file, label, _names(categorical), _names(numeric))
     flat.check(model)
     runner = _runner(model, engine, workers)
@@ -166,13 +164,11 @@ def _pairs(words: list[str]) -> dict[str, str]:
     return pairs
 
 
-def _of_conversion(model: str, **given: str | None) -> dict[str, str]:
-    """The options of `train conversion` that were written, as settings."""
+def _of(owner: str, model: str, **given: str | None) -> dict[str, str]:
+    """The options of `train OWNER` that were written, as settings; raises UsageError for another model."""
     written = {name: value for name, value in given.items() if value is not None}
-    if written and model != "conversion":
-        raise UsageError(
-            f"--{next(iter(written))} is of `train conversion`, not of {model}.", "Leave it out."
-        )
+    if written and model != owner:
+        raise UsageError(f"--{next(iter(written))} is of `train {owner}`, not of {model}.", "Leave it out.")
     return written
 
 

@@ -8,7 +8,6 @@ RQ-VAE) may stand before the levels; all of it is arrays, and encoding is numpy 
 
 from __future__ import annotations
 
-import os
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,7 +17,7 @@ import numpy as np
 from adstool.content.kmeans import CHUNK, nearest
 from adstool.errors import AdstoolError
 from adstool.progress import log
-from adstool.workspace import Workspace, read_json
+from adstool.workspace import Workspace, read_json, write_arrays
 
 MODEL = "semantic"  # the name of the runs: models/semantic/<run>/
 FILE = "codebooks.npz"
@@ -102,10 +101,7 @@ class Codebooks:
         for name, layers in (("encoder", self.encoder), ("decoder", self.decoder)):
             for n, (weights, biases) in enumerate(layers):
                 arrays[f"{name}_{n}_weights"], arrays[f"{name}_{n}_biases"] = weights, biases
-        temporary = directory / f".{FILE}.{os.getpid()}.tmp"
-        with open(temporary, "wb") as handle:
-            np.savez(handle, **arrays)  # type: ignore[arg-type]
-        os.replace(temporary, directory / FILE)
+        write_arrays(directory / FILE, arrays)
 
     @classmethod
     def load(cls, directory: Path) -> Codebooks:

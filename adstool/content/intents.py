@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 from collections import defaultdict
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -26,7 +25,7 @@ from adstool.content.vectors import ITEM_TYPES, active_model, load_vectors
 from adstool.errors import AdstoolError
 from adstool.progress import log
 from adstool.warehouse import load_sql
-from adstool.workspace import Workspace
+from adstool.workspace import Workspace, write_array
 
 if TYPE_CHECKING:
     import duckdb
@@ -155,10 +154,7 @@ def _topic_vectors(ws: Workspace, key: str, topics: Sequence[Topic], encode: Enc
             log.info("%s is damaged and is made again", path)
     vectors = topic_vectors(topics, encode)
     path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    with open(temporary, "wb") as handle:
-        np.save(handle, vectors)
-    os.replace(temporary, path)
+    write_array(path, vectors)
     return vectors
 
 

@@ -12,6 +12,8 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from adstool.workspace import write_array
+
 _WORD = re.compile(r"[^\W_]+")
 
 
@@ -59,9 +61,7 @@ class TokenIndex:
         temporary = directory / f".{name}.{os.getpid()}.tmp"
         pq.write_table(pa.table({"word": pa.array(self.words, pa.string())}), temporary)
         os.replace(temporary, words)
-        with open(temporary, "wb") as handle:
-            np.save(handle, self.pairs)
-        os.replace(temporary, pairs)
+        write_array(pairs, self.pairs)
 
     @classmethod
     def load(cls, directory: Path, name: str, rows: int) -> TokenIndex | None:

@@ -7,7 +7,7 @@ by side. All text that goes in is escaped here.
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from html import escape
 from typing import NamedTuple
 
@@ -341,13 +341,7 @@ def scatter_chart(
         body.append(_text(across, frame.bottom + 15, f"{value:.0%}", "tick " + _edge(across)))
     body.append(_text((frame.left + frame.right) / 2, frame.height - 4, x_label, "name mid"))
     body.append(_text(frame.left, frame.top - 3, y_label, "name"))
-    for group in groups:
-        for x, up, words in group.points:
-            across, place = frame.place(x, up)
-            body.append(
-                f'<circle class="dot {group.style}" cx="{across:.1f}" cy="{place:.1f}" r="3.2">'
-                f"<title>{escape(words)}</title></circle>"
-            )
+    body += _dots(frame, groups, 3.2)
     return _svg(frame.height, title, "".join(body))
 
 
@@ -359,11 +353,16 @@ def plane_chart(title: str, groups: Sequence[Dots], x_label: str, y_label: str) 
     xs, ys = [x for x, _, _ in points], [y for _, y, _ in points]
     frame = Frame((min(xs), max(xs)), (min(ys), max(ys)), height=260)
     body = [frame.axes(x_label, y_label, ticks(*frame.x, 4), ticks(*frame.y, 4))]
+    body += _dots(frame, groups, 3.4)
+    return _svg(frame.height, title, "".join(body))
+
+
+def _dots(frame: Frame, groups: Sequence[Dots], radius: float) -> Iterator[str]:
+    """A circle a point, with its words to be read at it."""
     for group in groups:
         for x, y, words in group.points:
             across, up = frame.place(x, y)
-            body.append(
-                f'<circle class="dot {group.style}" cx="{across:.1f}" cy="{up:.1f}" r="3.4">'
+            yield (
+                f'<circle class="dot {group.style}" cx="{across:.1f}" cy="{up:.1f}" r="{radius}">'
                 f"<title>{escape(words)}</title></circle>"
             )
-    return _svg(frame.height, title, "".join(body))

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -14,6 +13,7 @@ from adstool.features.counters import Raw, count_state, decay, hours_since
 from adstool.features.items import ItemTable, mapped
 from adstool.features.log import CodedLog, EntitySizes
 from adstool.features.spec import ENGAGED, IMPRESSION, Counter, FeatureSpec
+from adstool.workspace import write_array
 
 
 @dataclass(frozen=True)
@@ -63,10 +63,7 @@ class CounterTables:
         """Write counter_<name>_<part>.npy into `directory`; `facts` go into the state's own file."""
         for name, counter in self.tables.items():
             for part, array in vars(counter).items():
-                temporary = directory / f".counter_{name}_{part}.{os.getpid()}.tmp"
-                with open(temporary, "wb") as handle:
-                    np.save(handle, array)
-                os.replace(temporary, directory / f"counter_{name}_{part}.npy")
+                write_array(directory / f"counter_{name}_{part}.npy", array)
 
     def facts(self) -> dict[str, Any]:
         """What `load` needs besides the arrays."""

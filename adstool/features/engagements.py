@@ -6,7 +6,6 @@ found by binary search, so a history is three numbers an example and not a copie
 
 from __future__ import annotations
 
-import os
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -15,6 +14,7 @@ import numpy as np
 
 from adstool.errors import AdstoolError
 from adstool.features.items import mapped
+from adstool.workspace import write_array
 
 HOUR = 3_600_000_000  # microseconds
 _ARRAYS = ("offsets", "ts", "item", "action")
@@ -109,10 +109,7 @@ class Engagements:
     def save(self, directory: Path) -> None:
         """Write the arrays as engagements_<name>.npy."""
         for name in _ARRAYS:
-            path = directory / f".engagements_{name}.{os.getpid()}.tmp"
-            with open(path, "wb") as handle:
-                np.save(handle, getattr(self, name))
-            os.replace(path, directory / f"engagements_{name}.npy")
+            write_array(directory / f"engagements_{name}.npy", getattr(self, name))
 
     @classmethod
     def load(cls, directory: Path) -> Engagements:

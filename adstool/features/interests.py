@@ -19,6 +19,7 @@ from adstool.content.text import CategoryWords, normalise, tokens
 from adstool.errors import AdstoolError
 from adstool.features.items import mapped
 from adstool.features.users import UserTable
+from adstool.workspace import write_array
 
 _ARRAYS = ("offsets", "category", "weight", "certainty", "profile", "prior", "popular")
 
@@ -113,11 +114,9 @@ class UserInterests:
 
     def save(self, directory: Path) -> None:
         """Write interests_<name>.npy and interests_queries.parquet, each whole or not at all."""
-        temporary = directory / f".interests.{os.getpid()}.tmp"
         for name in _ARRAYS:
-            with open(temporary, "wb") as handle:
-                np.save(handle, getattr(self, name))
-            os.replace(temporary, directory / f"interests_{name}.npy")
+            write_array(directory / f"interests_{name}.npy", getattr(self, name))
+        temporary = directory / f".interests.{os.getpid()}.tmp"
         pq.write_table(self.queries, temporary)
         os.replace(temporary, directory / "interests_queries.parquet")
 

@@ -19,6 +19,7 @@ from adstool.content.codebooks import NO_CODE, SemanticIds
 from adstool.content.text import CategoryWords, TokenIndex
 from adstool.errors import AdstoolError
 from adstool.warehouse import load_sql
+from adstool.workspace import write_array
 
 NO_TIME = np.iinfo(np.int64).min  # a time that is not known
 _RUN = b"semantic"  # in the table's metadata: the run that made the codes
@@ -207,9 +208,7 @@ class ItemTable:
         temporary = directory / f".items.{os.getpid()}.tmp"
         pq.write_table(self.table, temporary)
         os.replace(temporary, directory / "items.parquet")
-        with open(temporary, "wb") as handle:
-            np.save(handle, np.asarray(self.content, dtype=np.float32))
-        os.replace(temporary, directory / "content.npy")
+        write_array(directory / "content.npy", np.asarray(self.content, dtype=np.float32))
         self.title_tokens.save(directory, "title")
         self.text_tokens.save(directory, "text")
 

@@ -7,7 +7,6 @@ are whole numbers that float32 holds exactly, so training and serving choose the
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,6 +15,7 @@ import numpy as np
 
 from adstool.features.engagements import Engagements, history_content, read_history
 from adstool.features.items import ItemTable, mapped
+from adstool.workspace import write_array
 
 WINDOW = 10_000  # newest events of a user that are looked through
 UNSEEN = np.float32(0.5)  # likeness of items of one category when either has no vector
@@ -111,10 +111,7 @@ def stored(path: Path, make: Callable[[], np.ndarray]) -> np.ndarray:
     """The array of a .npy file, memory-mapped; made and written first, whole or not at all, where there is
     none."""
     if not path.is_file():
-        temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-        with open(temporary, "wb") as handle:
-            np.save(handle, make())
-        os.replace(temporary, path)
+        write_array(path, make())
     return mapped(path)
 
 

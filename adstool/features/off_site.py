@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -12,6 +11,7 @@ from adstool.errors import AdstoolError
 from adstool.features.items import mapped
 from adstool.features.log import FOREVER, CodedLog
 from adstool.warehouse import load_sql
+from adstool.workspace import write_array
 
 _ARRAYS = ("offsets", "ts", "advertiser")
 
@@ -54,10 +54,7 @@ class OffSite:
     def save(self, directory: Path) -> None:
         """Write off_site_<name>.npy into `directory`, each whole or not at all."""
         for name in _ARRAYS:
-            temporary = directory / f".off_site_{name}.{os.getpid()}.tmp"
-            with open(temporary, "wb") as handle:
-                np.save(handle, getattr(self, name))
-            os.replace(temporary, directory / f"off_site_{name}.npy")
+            write_array(directory / f"off_site_{name}.npy", getattr(self, name))
 
     @classmethod
     def load(cls, directory: Path) -> OffSite:

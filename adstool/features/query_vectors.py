@@ -21,6 +21,7 @@ from adstool.features.items import mapped
 from adstool.features.log import FOREVER, CodedLog
 from adstool.features.spec import ENGAGED
 from adstool.warehouse import load_sql
+from adstool.workspace import write_array
 
 
 @dataclass(frozen=True)
@@ -65,9 +66,7 @@ class QueryVectors:
         temporary = directory / f".queries.{os.getpid()}.tmp"
         pq.write_table(pa.table({"query": self.texts}), temporary)
         os.replace(temporary, directory / "query_texts.parquet")
-        with open(temporary, "wb") as handle:
-            np.save(handle, self.vectors)
-        os.replace(temporary, directory / "query_vectors.npy")
+        write_array(directory / "query_vectors.npy", self.vectors)
 
     @classmethod
     def load(cls, directory: Path) -> QueryVectors:

@@ -6,7 +6,6 @@ entity, and ends in the same `finish`; so a logged request gets the inputs that 
 
 from __future__ import annotations
 
-import os
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
@@ -40,7 +39,7 @@ from adstool.features.query_vectors import QueryVectors
 from adstool.features.singles import hour_and_weekday, single_values
 from adstool.features.spec import FeatureSpec
 from adstool.features.users import UserTable
-from adstool.workspace import Workspace, read_json, write_json
+from adstool.workspace import Workspace, read_json, write_arrays, write_json
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
@@ -78,10 +77,7 @@ class _Codes:
 
     def save(self, directory: Path, digest: str) -> None:
         """Write codes-<digest>.npz into `directory`, whole or not at all."""
-        temporary = directory / f".codes-{digest}.tmp"
-        with open(temporary, "wb") as handle:
-            np.savez(handle, **vars(self))
-        os.replace(temporary, directory / f"codes-{digest}.npz")
+        write_arrays(directory / f"codes-{digest}.npz", vars(self))
 
     @classmethod
     def load(cls, directory: Path, digest: str) -> _Codes | None:
@@ -196,12 +192,15 @@ class ServingState:
         The state does not know what it has not seen, and does not forget: a request before `as_of` still
         reads counters as of `as_of` (histories are cut at the request's time).
         """
-        moment = self.as_of if ts is None else ts if isinstance(ts, int) else microseconds(ts)
+        moment = self._moment(ts)
         user = self.users.number(user_id)
         start, end = self.engagements.before_one(user, moment)
         places = self.engagements.recent(np.asarray([start]), np.asarray([end]), self.spec.content_recent)
         summary = content_summary(self.engagements, places, self.items.content, self.spec.content_decay)[0]
         return RequestContext(user_id, moment, surface, query, user, user >= 0, start, end, summary)
+
+    def _moment(self, ts: datetime | int | None) -> int:
+        return self.as_of if ts is None else ts if isinstance(ts, int) else microseconds(ts)
 
     def nobody(
         self,
@@ -211,7 +210,7 @@ class ServingState:
         query: str | None = None,
     ) -> RequestContext:
         """The same request as of a user of whom nothing is known; reads no file of the state."""
-        moment = self.as_of if ts is None else ts if isinstance(ts, int) else microseconds(ts)
+        moment = self._moment(ts)
         content = np.zeros(self.items.content.shape[1], dtype=np.float32)
         return RequestContext(user_id, moment, surface, query, -1, False, 0, 0, content)
 
@@ -280,7 +279,7 @@ class ServingState:
 
     def eligible(self, ts: datetime | int | None = None) -> np.ndarray:
         """Rows of ranked items that exist and whose campaign runs at `ts`, int64; unknown times pass."""
-        moment = self.as_of if ts is None else ts if isinstance(ts, int) else microseconds(ts)
+        moment = self._moment(ts)
         ends = self.items.times("ends_at")
         running = (self.items.times("starts_at") <= moment) & ((ends >= moment) | (ends == NO_TIME))
         return np.flatnonzero(self._ranked & running & (self.items.times("created_at") <= moment))

@@ -6,6 +6,7 @@ once a request, and only `pair` is done for every candidate.
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from dataclasses import dataclass
 from typing import Any
 
@@ -75,7 +76,7 @@ class Side(nn.Module):
         return torch.cat(parts, dim=1)
 
 
-class PairModel(nn.Module):
+class PairModel(nn.Module, ABC):
     """Logits [B, H] of pairs from rows of users [B, U] and of items [B, V] and what belongs to both [B, K].
 
     A subclass has the modules `user` and `item` (Sides whose call gives rows) and the method `pair`.
@@ -96,13 +97,13 @@ class PairModel(nn.Module):
             self.log_weights = nn.Parameter(torch.zeros(config.loss_parts))
         self.register_buffer("cross", torch.tensor(cross, dtype=torch.int64), persistent=False)
 
+    @abstractmethod
     def pair(self, user: Tensor, item: Tensor, cross: Tensor | None) -> Tensor:
         """Logits [B, H] of rows user [B or 1, U], item [B, V] and cross [B, K] (None where K = 0)."""
-        raise NotImplementedError
 
+    @abstractmethod
     def matched(self, user: Tensor, item: Tensor) -> tuple[Tensor, Tensor]:
         """Of rows, vectors [B, D] and [C, D] whose products say who fits what, for the in-batch softmax."""
-        raise NotImplementedError
 
     @property
     def user_inputs(self) -> tuple[str, ...]:

@@ -194,9 +194,7 @@ class _Gate:
         try:
             app = self.app if self._may(scope) else _forbidden
             await app(scope, receive, sending)
-        except ClientDisconnect:
-            pass
-        except Exception:  # Starlette raises it again after `fail` has answered and said it
+        except Exception:  # the caller has gone, or `fail` has answered and said what is raised again
             pass
         finally:
             self._meters.in_flight.dec()

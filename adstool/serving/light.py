@@ -10,25 +10,17 @@ import numpy as np
 
 from adstool.features.cross import CrossFeatures
 from adstool.features.state import RequestContext, ServingState
-from adstool.serving.scorer import GraphSession, RunScorer, TowerScorer
+from adstool.serving.scorer import GraphSession, SidesScorer, TowerScorer
 from adstool.training.calibration import GROUPS
 
 PAIR = "pair.onnx"
 
 
-class LightScorer(RunScorer):
+class LightScorer(SidesScorer):
     """A lightweight run: user.onnx and item.onnx give rows, pair.onnx the probabilities of one user's pairs.
 
     Raises AdstoolError when the run was not exported.
     """
-
-    @cached_property
-    def _user(self) -> GraphSession:
-        return self.session("user.onnx")
-
-    @cached_property
-    def _item(self) -> GraphSession:
-        return self.session("item.onnx")
 
     @cached_property
     def _pair(self) -> GraphSession:
@@ -39,14 +31,6 @@ class LightScorer(RunScorer):
     def cross(self) -> CrossFeatures:
         """What the pairs read that belongs to both sides."""
         return CrossFeatures(self.encoder, self.config.get("cross", []))
-
-    def user(self, inputs: Mapping[str, np.ndarray]) -> np.ndarray:
-        """Rows of users and contexts, float32 [n, U]."""
-        return self._user.run(inputs)
-
-    def item(self, inputs: Mapping[str, np.ndarray]) -> np.ndarray:
-        """Rows of items, float32 [n, V]: what the index holds."""
-        return self._item.run(inputs)
 
     def probability(self, user: np.ndarray, items: np.ndarray, cross: np.ndarray | None = None) -> np.ndarray:
         """Probabilities before calibration, [n, H], of one user's row [1, U] with n items' rows [n, V].

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-import os
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+
+from adstool.workspace import write_array
 
 LEVELS = 15  # steps of four bits
 STEPS = 40  # parts of a row's range, by which it shrinks
@@ -80,10 +81,7 @@ def save_rows(path: Path, rows: Rows) -> None:
     """Write a matrix as .npy, atomically; of int8 rows the scales first, into <name>.scale.npy beside it."""
     if isinstance(rows, Int8Rows):
         save_rows(path.with_suffix(".scale.npy"), rows.scale)
-    temporary = path.with_name(f".{path.name}.tmp")
-    with open(temporary, "wb") as handle:
-        np.save(handle, rows.codes if isinstance(rows, Int8Rows) else rows)
-    os.replace(temporary, path)
+    write_array(path, rows.codes if isinstance(rows, Int8Rows) else rows)
 
 
 def load_rows(path: Path) -> Rows:

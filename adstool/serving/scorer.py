@@ -203,13 +203,11 @@ class Scorer(RunScorer):
         return probability, worth
 
 
-class TowerScorer(RunScorer):
-    """A two-tower run of retrieval: unit vectors of users and of items."""
+class SidesScorer(RunScorer):
+    """A run whose users and items are encoded apart, by user.onnx and item.onnx.
 
-    @property
-    def heads(self) -> int:
-        """H, the number of vectors a side."""
-        return len(self.outputs)
+    Raises AdstoolError when the run was not exported.
+    """
 
     @cached_property
     def _user(self) -> GraphSession:
@@ -220,13 +218,30 @@ class TowerScorer(RunScorer):
         return self.session("item.onnx")
 
     def user(self, inputs: Mapping[str, np.ndarray]) -> np.ndarray:
+        """Rows of users and contexts, float32 [n, U]."""
+        return self._user.run(inputs)
+
+    def item(self, inputs: Mapping[str, np.ndarray]) -> np.ndarray:
+        """Rows of items, float32 [n, V]: what the index holds."""
+        return self._item.run(inputs)
+
+
+class TowerScorer(SidesScorer):
+    """A two-tower run of retrieval: unit vectors of users and of items."""
+
+    @property
+    def heads(self) -> int:
+        """H, the number of vectors a side."""
+        return len(self.outputs)
+
+    def user(self, inputs: Mapping[str, np.ndarray]) -> np.ndarray:
         """Vectors of users and contexts, float32 [n, H, d]."""
-        vectors = self._user.run(inputs)
+        vectors = super().user(inputs)
         return vectors.reshape(len(vectors), self.heads, -1)
 
     def item(self, inputs: Mapping[str, np.ndarray]) -> np.ndarray:
         """Vectors of items, float32 [n, H, d]."""
-        vectors = self._item.run(inputs)
+        vectors = super().item(inputs)
         return vectors.reshape(len(vectors), self.heads, -1)
 
 

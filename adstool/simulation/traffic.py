@@ -8,7 +8,6 @@ what they predict, so that one truth can stand behind two arms.
 from __future__ import annotations
 
 import hashlib
-import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -33,7 +32,7 @@ from adstool.training.calibration import NAME as CALIBRATION
 from adstool.training.conversion_metrics import split_outputs
 from adstool.training.value import Value, bids_of, paid_head
 from adstool.warehouse import load_sql
-from adstool.workspace import Workspace
+from adstool.workspace import Workspace, write_arrays
 
 if TYPE_CHECKING:
     import duckdb
@@ -243,10 +242,7 @@ class _Gathering:
             for side, outcomes in (("predicted", predicted), ("true", true)):
                 arrays |= {f"{place}/{side}/{name}": value for name, value in vars(outcomes).items()}
         self.key.parent.mkdir(parents=True, exist_ok=True)
-        partial = self.key.with_name(f".{self.key.name}.{os.getpid()}")
-        with open(partial, "wb") as handle:
-            np.savez(handle, **arrays)
-        os.replace(partial, self.key)
+        write_arrays(self.key, arrays)
 
 
 def _blank(shape: tuple[int, int], actions: int) -> Outcomes:

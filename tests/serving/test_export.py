@@ -11,6 +11,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from models.specs import SPEC
 
 from adstool.config import load_settings
 from adstool.errors import AdstoolError
@@ -29,20 +30,7 @@ from adstool.training.train import TrainOptions, train_model
 from adstool.warehouse import open_warehouse
 from adstool.workspace import Workspace
 
-FULL = InputSpec(
-    categorical=("user_id", "item_id", "category", "surface"),
-    categorical_sides=("user", "item", "item", "context"),
-    cardinalities=(30, 400, 12, 5),
-    numeric=("u", "i", "c"),
-    numeric_sides=("user", "item", "cross"),
-    actions=("click", "hide"),
-    content_dim=6,
-    history_length=9,
-    history_item="item_id",
-    history_category="category",
-    unknown_buckets=2,
-    positions=True,
-)
+FULL = dataclasses.replace(SPEC, cardinalities=(30, 400, 12, 5))
 FLAT = InputSpec(
     categorical=("a", "b"),
     categorical_sides=("item", "item"),
