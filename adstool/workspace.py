@@ -6,17 +6,18 @@ import json
 import os
 import shutil
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, BinaryIO
+from typing import TYPE_CHECKING, Any
 
 from adstool.errors import AdstoolError, WorkspaceLocked
 
 if TYPE_CHECKING:
     import numpy as np
+    import pyarrow as pa
 
 CONFIG_NAME = "adstool.toml"
 
@@ -155,36 +156,52 @@ def find_workspace(explicit: Path | None = None) -> Workspace:
     )
 
 
-def write_text(path: Path, text: str) -> None:
-    """Write a whole file or nothing: to a temporary name beside it, synced, then renamed."""
-    path.parent.mkdir(parents=True, exist_ok=True)
+@contextmanager
+def whole_file(path: Path) -> Iterator[Path]:
+    """A temporary name beside `path` to write a file to, whole or not at all.
+
+    At the end of the block what was written is synced and takes the place of `path`; on an error it is
+    taken away, and `path` stays as it was.
+    """
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    with open(temporary, "w", encoding="utf-8") as handle:
+    try:
+        yield temporary
+        with open(temporary, "rb+") as handle:
+            os.fsync(handle.fileno())
+        os.replace(temporary, path)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def write_text(path: Path, text: str) -> None:
+    """Write a text file, whole or not at all."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with whole_file(path) as temporary, open(temporary, "w", encoding="utf-8") as handle:
         handle.write(text)
-        handle.flush()
-        os.fsync(handle.fileno())
-    os.replace(temporary, path)
 
 
 def write_array(path: Path, array: np.ndarray) -> None:
     """Write an array as .npy, whole or not at all."""
     import numpy as np
 
-    _replace(path, lambda handle: np.save(handle, array))
+    with whole_file(path) as temporary, open(temporary, "wb") as handle:
+        np.save(handle, array)
 
 
 def write_arrays(path: Path, arrays: Mapping[str, np.ndarray]) -> None:
     """Write named arrays as .npz, whole or not at all."""
     import numpy as np
 
-    _replace(path, lambda handle: np.savez(handle, **arrays))  # type: ignore[arg-type]
+    with whole_file(path) as temporary, open(temporary, "wb") as handle:
+        np.savez(handle, **arrays)  # type: ignore[arg-type]
 
 
-def _replace(path: Path, write: Callable[[BinaryIO], None]) -> None:
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    with open(temporary, "wb") as handle:
-        write(handle)
-    os.replace(temporary, path)
+def write_table(path: Path, table: pa.Table) -> None:
+    """Write an Arrow table as parquet, whole or not at all."""
+    import pyarrow.parquet as pq
+
+    with whole_file(path) as temporary:
+        pq.write_table(table, temporary)
 
 
 def write_json(path: Path, value: Any) -> None:

@@ -28,13 +28,6 @@ first_requests as (
     group by user_id
 ),
 
-asked as (
-    select request_id, any_value(query) as query
-    from events
-    where item_type = 'query' and query is not null
-    group by request_id
-),
-
 final as (
     select
         first_requests.user_id,
@@ -43,7 +36,7 @@ final as (
         first_requests.surface,
         coalesce(first_requests.query, asked.query) as query
     from first_requests
-    left join asked using (request_id)
+    left join request_queries as asked using (request_id)
     order by md5(first_requests.user_id)
     limit $limit
 )

@@ -2,16 +2,6 @@
 -- request: the logged request, or the user and time where none was logged, as a dense number. query: of the
 -- impression, or of a query event of the same request that is not later.
 with
-queries as (
-    select request_id, epoch_us(ts) as ts, query
-    from events
-    where item_type = 'query' and query is not null and request_id is not null
-),
-asked as (
-    select request_id, min(ts) as ts, arg_min(query, (ts, query)) as query
-    from queries
-    group by request_id
-),
 shown as (
     select
         events.event_id,
@@ -32,7 +22,7 @@ shown as (
         on feature_items.item_type = events.item_type and feature_items.item_id = events.item_id
     join feature_users on feature_users.user_id = events.user_id
     left join feature_surfaces on feature_surfaces.surface = events.surface
-    left join asked on asked.request_id = events.request_id and asked.ts <= epoch_us(events.ts)
+    left join request_queries as asked on asked.request_id = events.request_id and asked.ts <= events.ts
     where events.action = 'impression' and feature_items.ranked
 ),
 final as (

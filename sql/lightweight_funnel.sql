@@ -20,13 +20,6 @@ found as (
     having count(*) >= $candidates
 ),
 
-asked as (
-    select request_id, any_value(query) as query
-    from events
-    where item_type = 'query' and query is not null
-    group by request_id
-),
-
 final as (
     select
         found.user_id,
@@ -35,7 +28,7 @@ final as (
         asked.query,
         found.items[1:$candidates] as items
     from found
-    left join asked using (request_id)
+    left join request_queries as asked using (request_id)
     order by md5(found.user_id || found.request_id)
     limit $limit
 )

@@ -18,13 +18,6 @@ requests as (
     group by user_id, request
 ),
 
-asked as (
-    select request_id, any_value(query) as query
-    from events
-    where item_type = 'query' and query is not null
-    group by request_id
-),
-
 final as (
     select
         requests.user_id,
@@ -32,7 +25,7 @@ final as (
         requests.surface,
         coalesce(requests.query, asked.query) as query
     from requests
-    left join asked using (request_id)
+    left join request_queries as asked using (request_id)
     order by md5(requests.user_id || requests.request)
     limit $limit
 )

@@ -12,13 +12,6 @@ with shown as (
     group by request_id
 ),
 
-asked as (
-    select request_id, any_value(query) as query
-    from events
-    where item_type = 'query' and query is not null
-    group by request_id
-),
-
 final as (
     select
         shown.request_id,
@@ -26,7 +19,7 @@ final as (
         shown.surface,
         coalesce(shown.query, asked.query) as query
     from shown
-    left join asked using (request_id)
+    left join request_queries as asked using (request_id)
     order by md5(shown.request_id)
     limit $limit
 )

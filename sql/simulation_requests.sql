@@ -12,13 +12,6 @@ with shown as (
     group by all
 ),
 
-asked as (
-    select request_id, any_value(query) as query
-    from events
-    where item_type = 'query' and query is not null
-    group by request_id
-),
-
 total as (
     select count(*) as requests, date_diff('day', min(ts)::date, max(ts)::date) + 1 as days
     from shown
@@ -34,7 +27,7 @@ final as (
         total.days
     from shown
     cross join total
-    left join asked using (request_id)
+    left join request_queries as asked using (request_id)
     order by md5(shown.request_id || '#' || $seed)
     limit $limit
 )

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from adstool.errors import AdstoolError, WorkspaceLocked
-from adstool.workspace import Workspace, find_workspace, read_json, write_json, write_text
+from adstool.workspace import Workspace, find_workspace, read_json, whole_file, write_json, write_text
 
 
 @pytest.fixture
@@ -72,12 +72,17 @@ def test_a_second_writer_is_told_who_writes_and_a_killed_one_leaves_no_lock(work
         assert time.monotonic() - begun < 4
 
 
+def _write_and_fail(run: Path) -> None:
+    write_text(run / "config.json", "{}")
+    write_text(run / "metrics.json", 3)  # type: ignore[arg-type]
+
+
 def test_a_run_is_published_whole_or_not_at_all(workspace: Workspace) -> None:
     with workspace.new_run("engagement") as run:
         write_text(run / "config.json", "{}")
     assert workspace.current_run("engagement") == workspace.models / "engagement" / "r1"
     with pytest.raises(TypeError), workspace.new_run("engagement") as run:
-        write_text(run / "config.json", 3)  # type: ignore[arg-type]
+        _write_and_fail(run)
     current = workspace.current_run("engagement")
     assert current is not None
     assert current.name == "r1"
@@ -100,3 +105,18 @@ def test_json_without_numbers_that_json_lacks(tmp_path: Path) -> None:
     (tmp_path / "x.json").write_text("{broken")
     with pytest.raises(AdstoolError, match=r"x\.json"):
         read_json(tmp_path / "x.json")
+
+
+def _write_half(path: Path) -> None:
+    path.write_bytes(b"sec")
+    raise OSError("the disk is full")
+
+
+def test_a_file_whose_writing_fails_stays_as_it_was_and_leaves_nothing_beside_it(tmp_path: Path) -> None:
+    path = tmp_path / "vectors.npy"
+    with whole_file(path) as temporary:
+        temporary.write_bytes(b"first")
+    with pytest.raises(OSError, match="full"), whole_file(path) as temporary:
+        _write_half(temporary)
+    assert path.read_bytes() == b"first"
+    assert list(tmp_path.iterdir()) == [path]

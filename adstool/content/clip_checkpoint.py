@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import shutil
 from collections.abc import Mapping
 from pathlib import Path
@@ -14,6 +13,7 @@ from safetensors.torch import save as to_bytes
 
 from adstool import __version__
 from adstool.content.clip import WEIGHTS
+from adstool.workspace import whole_file
 
 CHECKPOINT = (
     "checkpoint/state.safetensors"  # in a folder of its own: open_clip loads what lies beside the config
@@ -93,9 +93,5 @@ def versions() -> dict[str, str]:
 
 def _write(path: Path, tensors: Mapping[str, torch.Tensor], notes: Mapping[str, str]) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.tmp")
-    with open(temporary, "wb") as handle:
-        handle.write(to_bytes(dict(tensors), metadata={"format": "pt", **notes}))
-        handle.flush()
-        os.fsync(handle.fileno())
-    os.replace(temporary, path)
+    with whole_file(path) as temporary:
+        temporary.write_bytes(to_bytes(dict(tensors), metadata={"format": "pt", **notes}))

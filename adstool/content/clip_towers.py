@@ -6,7 +6,6 @@ the hash of the picture's pixels or of the text, and every step is then a produc
 
 from __future__ import annotations
 
-import os
 import shutil
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -23,6 +22,7 @@ from adstool.content.images import hash_bytes
 from adstool.device import cpu_has_bf16
 from adstool.errors import AdstoolError
 from adstool.progress import track
+from adstool.workspace import write_arrays
 
 BATCH = 128  # pictures or texts at once where nothing is trained
 KEEP_EVERY = 16  # batches; a kill loses no more than these
@@ -242,9 +242,7 @@ def _read(path: Path) -> dict[str, np.ndarray]:
 
 def _write(path: Path, known: dict[str, np.ndarray]) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.npz")
-    np.savez(temporary, hashes=np.array(list(known)), outputs=np.stack(list(known.values())))
-    os.replace(temporary, path)
+    write_arrays(path, {"hashes": np.array(list(known)), "outputs": np.stack(list(known.values()))})
 
 
 def forget_outputs(folder: Path) -> None:

@@ -5,7 +5,6 @@ Loading a CLIP takes seconds; the report shows a few searches and takes a fracti
 
 from __future__ import annotations
 
-import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
@@ -13,7 +12,7 @@ from typing import TYPE_CHECKING, NamedTuple
 import numpy as np
 
 from adstool.warehouse import load_sql
-from adstool.workspace import Workspace
+from adstool.workspace import Workspace, write_arrays
 
 if TYPE_CHECKING:
     import duckdb
@@ -62,6 +61,4 @@ def _path(ws: Workspace, slug: str) -> Path:
 
 def _write(path: Path, vectors: dict[str, np.ndarray]) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{os.getpid()}.{path.name}")
-    np.savez(temporary, texts=np.array(list(vectors)), vectors=np.stack(list(vectors.values())))
-    os.replace(temporary, path)
+    write_arrays(path, {"texts": np.array(list(vectors)), "vectors": np.stack(list(vectors.values()))})

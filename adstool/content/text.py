@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -12,7 +11,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from adstool.workspace import write_array
+from adstool.workspace import write_array, write_table
 
 _WORD = re.compile(r"[^\W_]+")
 
@@ -58,9 +57,7 @@ class TokenIndex:
     def save(self, directory: Path, name: str) -> None:
         """Write <name>_words.parquet and <name>_pairs.npy into `directory`, each whole or not at all."""
         words, pairs = _files(directory, name)
-        temporary = directory / f".{name}.{os.getpid()}.tmp"
-        pq.write_table(pa.table({"word": pa.array(self.words, pa.string())}), temporary)
-        os.replace(temporary, words)
+        write_table(words, pa.table({"word": pa.array(self.words, pa.string())}))
         write_array(pairs, self.pairs)
 
     @classmethod

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import os
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -19,7 +18,7 @@ from adstool.features.finish import standardise
 from adstool.features.items import ItemTable
 from adstool.features.spec import Column, FeatureSpec, prefix_depth
 from adstool.features.users import UserTable
-from adstool.workspace import read_json, write_json
+from adstool.workspace import read_json, write_json, write_table
 
 HOURS = [str(hour) for hour in range(24)]
 WEEKDAYS = [str(day) for day in range(7)]  # Monday is 0
@@ -174,9 +173,7 @@ class FeatureEncoder:
         folder.mkdir(parents=True, exist_ok=True)
         for name, vocabulary in self.vocabularies.items():
             codes = pa.array(range(1 + vocabulary.buckets, vocabulary.cardinality), type=pa.int32())
-            temporary = folder / f".{name}.{os.getpid()}.tmp"
-            pq.write_table(pa.table({"value": vocabulary.values, "code": codes}), temporary)
-            os.replace(temporary, folder / f"{name}.parquet")
+            write_table(folder / f"{name}.parquet", pa.table({"value": vocabulary.values, "code": codes}))
         write_json(
             directory / "features.json",
             {

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -19,7 +18,7 @@ from adstool.content.text import CategoryWords, normalise, tokens
 from adstool.errors import AdstoolError
 from adstool.features.items import mapped
 from adstool.features.users import UserTable
-from adstool.workspace import write_array
+from adstool.workspace import write_array, write_table
 
 _ARRAYS = ("offsets", "category", "weight", "certainty", "profile", "prior", "popular")
 
@@ -116,9 +115,7 @@ class UserInterests:
         """Write interests_<name>.npy and interests_queries.parquet, each whole or not at all."""
         for name in _ARRAYS:
             write_array(directory / f"interests_{name}.npy", getattr(self, name))
-        temporary = directory / f".interests.{os.getpid()}.tmp"
-        pq.write_table(self.queries, temporary)
-        os.replace(temporary, directory / "interests_queries.parquet")
+        write_table(directory / "interests_queries.parquet", self.queries)
 
     @classmethod
     def load(cls, directory: Path) -> UserInterests:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 
 import numpy as np
@@ -13,6 +12,7 @@ import pyarrow.parquet as pq
 from adstool.errors import AdstoolError
 from adstool.features.engagements import Engagements
 from adstool.features.items import ItemTable
+from adstool.workspace import write_table
 
 FILE = "items.parquet"
 
@@ -39,9 +39,7 @@ class ItemCodes:
 
     def save(self, directory: Path) -> None:
         """Write items.parquet into `directory`, whole or not at all."""
-        temporary = directory / f".{FILE}.{os.getpid()}.tmp"
-        pq.write_table(pa.table({"item": self.keys}), temporary)
-        os.replace(temporary, directory / FILE)
+        write_table(directory / FILE, pa.table({"item": self.keys}))
 
     @classmethod
     def load(cls, directory: Path) -> ItemCodes:

@@ -4,7 +4,6 @@ pipeline."""
 from __future__ import annotations
 
 import hashlib
-import os
 from collections.abc import Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
@@ -19,7 +18,7 @@ from adstool.content.codebooks import NO_CODE, SemanticIds
 from adstool.content.text import CategoryWords, TokenIndex
 from adstool.errors import AdstoolError
 from adstool.warehouse import load_sql
-from adstool.workspace import write_array
+from adstool.workspace import write_array, write_table
 
 NO_TIME = np.iinfo(np.int64).min  # a time that is not known
 _RUN = b"semantic"  # in the table's metadata: the run that made the codes
@@ -205,9 +204,7 @@ class ItemTable:
         """Write items.parquet, content.npy and the words of the texts into `directory`, each file whole or
         not at all."""
         directory.mkdir(parents=True, exist_ok=True)
-        temporary = directory / f".items.{os.getpid()}.tmp"
-        pq.write_table(self.table, temporary)
-        os.replace(temporary, directory / "items.parquet")
+        write_table(directory / "items.parquet", self.table)
         write_array(directory / "content.npy", np.asarray(self.content, dtype=np.float32))
         self.title_tokens.save(directory, "title")
         self.text_tokens.save(directory, "text")

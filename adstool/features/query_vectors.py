@@ -6,7 +6,6 @@ encoder, and what a query means to people counts more than what its words mean.
 
 from __future__ import annotations
 
-import os
 from bisect import bisect_left
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,7 +20,7 @@ from adstool.features.items import mapped
 from adstool.features.log import FOREVER, CodedLog
 from adstool.features.spec import ENGAGED
 from adstool.warehouse import load_sql
-from adstool.workspace import write_array
+from adstool.workspace import write_array, write_table
 
 
 @dataclass(frozen=True)
@@ -63,9 +62,7 @@ class QueryVectors:
 
     def save(self, directory: Path) -> None:
         """Write query_texts.parquet and query_vectors.npy, each whole or not at all."""
-        temporary = directory / f".queries.{os.getpid()}.tmp"
-        pq.write_table(pa.table({"query": self.texts}), temporary)
-        os.replace(temporary, directory / "query_texts.parquet")
+        write_table(directory / "query_texts.parquet", pa.table({"query": self.texts}))
         write_array(directory / "query_vectors.npy", self.vectors)
 
     @classmethod

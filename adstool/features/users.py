@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from bisect import bisect_left
 from functools import cached_property
 from pathlib import Path
@@ -15,6 +14,7 @@ import pyarrow.parquet as pq
 
 from adstool.errors import AdstoolError
 from adstool.features.items import NO_TIME
+from adstool.workspace import write_table
 
 
 class UserTable:
@@ -50,9 +50,7 @@ class UserTable:
 
     def save(self, directory: Path) -> None:
         """Write users.parquet into `directory`, whole or not at all."""
-        temporary = directory / f".users.{os.getpid()}.tmp"
-        pq.write_table(self.table, temporary)
-        os.replace(temporary, directory / "users.parquet")
+        write_table(directory / "users.parquet", self.table)
 
     @classmethod
     def load(cls, directory: Path) -> UserTable:

@@ -7,7 +7,6 @@ user fits when every field named has one of its values; one whose value is not k
 from __future__ import annotations
 
 import json
-import os
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -21,6 +20,7 @@ from adstool.features.state import RequestContext
 from adstool.features.users import UserTable
 from adstool.progress import log
 from adstool.warehouse import load_sql
+from adstool.workspace import write_table
 
 if TYPE_CHECKING:
     import duckdb
@@ -44,9 +44,7 @@ class Targeting:
         Warns of what cannot be read: those campaigns are then shown to nobody, rather than to everybody.
         """
         table = con.sql(load_sql("funnel_targeting")).to_arrow_table()
-        temporary = directory / f".{FILE}.tmp"
-        pq.write_table(table, temporary)
-        os.replace(temporary, directory / FILE)
+        write_table(directory / FILE, table)
         broken = [name for name, text in zip(*_columns(table), strict=True) if parse_rule(text) is None]
         if broken:
             log.warning(

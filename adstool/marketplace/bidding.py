@@ -8,8 +8,6 @@ caller's affair. The strategies stand in `strategies.py`.
 
 from __future__ import annotations
 
-import io
-import os
 import zipfile
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
@@ -19,6 +17,7 @@ from pathlib import Path
 import numpy as np
 
 from adstool.errors import AdstoolError
+from adstool.workspace import write_arrays
 
 State = dict[str, np.ndarray]
 
@@ -87,15 +86,8 @@ class Bidder(ABC):
 
 def save_state(path: Path, parts: Mapping[str, State]) -> None:
     """Keep the memory of named parts (bidder, ledger) in one file, replaced whole."""
-    content = io.BytesIO()
     arrays = {f"{part}/{name}": array for part, state in parts.items() for name, array in state.items()}
-    np.savez(content, **arrays)  # type: ignore[arg-type]
-    partial = path.with_name(f".{path.name}.partial")
-    with open(partial, "wb") as handle:
-        handle.write(content.getvalue())
-        handle.flush()
-        os.fsync(handle.fileno())
-    os.replace(partial, path)
+    write_arrays(path, arrays)
 
 
 def load_state(path: Path) -> dict[str, State]:

@@ -19,7 +19,7 @@ from adstool.models.inputs import config_to_json, spec_from_json
 from adstool.models.inttower import IntTower, IntTowerConfig
 from adstool.models.two_tower import TwoTower, TwoTowerConfig
 from adstool.models.user_sequence import UserSequence, UserSequenceConfig
-from adstool.workspace import read_json, write_json
+from adstool.workspace import read_json, whole_file, write_json
 
 WEIGHTS = "model.safetensors"
 CONFIG = "config.json"
@@ -55,9 +55,8 @@ def save_model(run_dir: Path, kind: str, model: nn.Module, **facts: Any) -> None
     """Write config.json and model.safetensors; `facts` are kept in config.json beside the config."""
     config = config_to_json(model.config)
     write_json(run_dir / CONFIG, {"kind": kind, "config": config, **facts})
-    temporary = run_dir / f".{WEIGHTS}.tmp"
-    save_file({k: v.detach().cpu().contiguous() for k, v in model.state_dict().items()}, temporary)
-    temporary.replace(run_dir / WEIGHTS)
+    with whole_file(run_dir / WEIGHTS) as temporary:
+        save_file({k: v.detach().cpu().contiguous() for k, v in model.state_dict().items()}, temporary)
 
 
 def load_model(run_dir: Path) -> nn.Module:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -22,6 +21,7 @@ from adstool.models.pairs import PairModel
 from adstool.models.registry import load_model
 from adstool.models.user_sequence import UserSequence
 from adstool.serving.scorer import SHARED
+from adstool.workspace import whole_file
 
 OPSET = 18
 TOLERANCE = 1e-4  # largest difference between ONNX Runtime and torch that counts as rounding
@@ -57,16 +57,14 @@ def export_run(run_dir: Path) -> list[Path]:
     paths = []
     for graph in graphs_of(model):
         path = run_dir / graph.file
-        temporary = path.with_name(f".{path.name}.tmp")
-        _write(model, graph, temporary)
-        difference = _difference(model, graph, temporary)
-        if not difference <= TOLERANCE:
-            temporary.unlink()
-            raise AdstoolError(
-                f"{path}: ONNX Runtime and torch differ by {difference:.2g} on random inputs.",
-                "Train it again; if it stays, this version of torch exports the model wrongly.",
-            )
-        os.replace(temporary, path)
+        with whole_file(path) as temporary:
+            _write(model, graph, temporary)
+            difference = _difference(model, graph, temporary)
+            if not difference <= TOLERANCE:
+                raise AdstoolError(
+                    f"{path}: ONNX Runtime and torch differ by {difference:.2g} on random inputs.",
+                    "Train it again; if it stays, this version of torch exports the model wrongly.",
+                )
         paths.append(path)
     return paths
 

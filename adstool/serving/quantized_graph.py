@@ -10,7 +10,6 @@ entropy. Where int8 gains nothing, in small layers, weights are only stored so.
 from __future__ import annotations
 
 import logging
-import os
 import tempfile
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
@@ -31,6 +30,7 @@ from onnxruntime.quantization import (
 from adstool.errors import AdstoolError
 from adstool.serving.equalize import equalize
 from adstool.serving.rows import LEVELS, quantize_rows, quantize_rows_to_4_bits
+from adstool.workspace import whole_file
 
 MIN_TABLE = 4096  # numbers in a table below which int8 saves nothing worth an extra lookup
 MIN_DENSE = 4096  # weights of a layer below which quantizing its input costs more time than it gains
@@ -82,9 +82,8 @@ def quantize_graph(source: Path, target: Path, recipe: Recipe, samples: Feeds = 
         stored, small = _store_in_int8(model)
         skipped |= small
     _shorten(model)
-    temporary = target.with_name(f".{target.name}.tmp")
-    onnx.save(model, str(temporary))
-    os.replace(temporary, target)
+    with whole_file(target) as temporary:
+        onnx.save(model, str(temporary))
     return Layers(tables, list(large), stored, skipped)
 
 

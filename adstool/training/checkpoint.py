@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -15,6 +14,7 @@ from torch import Tensor
 from torch.optim import Optimizer
 
 from adstool.progress import log
+from adstool.workspace import whole_file
 
 NAME = "checkpoint.safetensors"
 
@@ -47,11 +47,10 @@ class State:
 
 def save_checkpoint(run_dir: Path, fingerprint: str, state: State) -> None:
     """Replace the checkpoint of the run as a whole."""
-    temporary = run_dir / f".{NAME}.tmp"
     # The header of safetensors knows only text; infinity (no best loss yet) is written as Python does.
     header = {"fingerprint": fingerprint, "progress": json.dumps(asdict(state.progress))}
-    save_file({k: v.detach().cpu().contiguous() for k, v in state.tensors.items()}, temporary, header)
-    os.replace(temporary, run_dir / NAME)
+    with whole_file(run_dir / NAME) as temporary:
+        save_file({k: v.detach().cpu().contiguous() for k, v in state.tensors.items()}, temporary, header)
 
 
 def load_checkpoint(run_dir: Path, fingerprint: str) -> State | None:

@@ -7,7 +7,6 @@ and a reader of its files in adstool/ingestion/sources/.
 
 from __future__ import annotations
 
-import os
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -15,6 +14,7 @@ import duckdb
 
 from adstool.warehouse.queries import load_sql
 from adstool.warehouse.schema import SQL_TYPES, TABLES, Column, Table
+from adstool.workspace import whole_file
 
 TEST_SHARE = 0.1  # of a table without a test table: its last rows
 
@@ -135,11 +135,7 @@ def export_flat(
             old.unlink()
     flat = FLAT_TABLES[name]
     columns = ", ".join([*flat.features, *([label] if label not in flat.features else [])])
-    partial = folder / f".{path.name}.{os.getpid()}"
     query = f"select {columns} from {name} order by {flat.order} limit {rows} offset {first}"
-    try:
+    with whole_file(path) as partial:
         con.execute(f"copy ({query}) to '{str(partial).replace(chr(39), chr(39) * 2)}' (format parquet)")
-        os.replace(partial, path)
-    finally:
-        partial.unlink(missing_ok=True)
     return path

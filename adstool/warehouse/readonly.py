@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import math
-import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import date, datetime, time, timedelta
@@ -21,7 +20,7 @@ import pyarrow.parquet as pq
 from adstool.config import Settings
 from adstool.errors import AdstoolError, UsageError
 from adstool.warehouse.database import open_warehouse
-from adstool.workspace import Workspace
+from adstool.workspace import Workspace, whole_file
 
 SUFFIXES = (".csv", ".jsonl", ".parquet")
 READING = ("SELECT", "EXPLAIN", "CALL", "PRAGMA")
@@ -83,16 +82,12 @@ class Answer:
             )
         if not target.parent.is_dir():
             raise AdstoolError(f"{target.parent} does not exist.", "Make the folder first.")
-        temporary = target.with_name(f".{target.name}.{os.getpid()}.tmp")
         writers = {".jsonl": self._write_jsonl, ".csv": self._write_csv, ".parquet": self._write_parquet}
         try:
-            count = writers[target.suffix](temporary)
-            os.replace(temporary, target)
+            with whole_file(target) as temporary:
+                return writers[target.suffix](temporary)
         except OSError as error:
             raise AdstoolError(f"{target} cannot be written: {error.strerror}.", "Choose another.") from None
-        finally:
-            temporary.unlink(missing_ok=True)
-        return count
 
     def _write_jsonl(self, path: Path) -> int:
         count = 0

@@ -37,6 +37,7 @@ def test_the_tables_are_those_of_the_schema(ws: Workspace) -> None:
         own = {row[0] for row in con.execute("show tables").fetchall()} - set(TABLES)
     derived = {"interest_sums", "interest_users", "interests", "interest_priors", "interest_profiles"}
     derived |= {"interest_build", "query_intents", "enrichments", "relevance", "item_attributes"}
+    derived |= {"request_queries"}
     known = {"rejects", "files", "runs", "funnel", "auctions", "schema_version", "catalog"}
     assert own == known | derived
 
