@@ -144,6 +144,7 @@ class FunnelSettings:
     """How many candidates each stage keeps."""
 
     retrieve: int = 2000  # candidates of all sources together
+    sources: tuple[str, ...] = ()  # of other packages: entry points of the group adstool.sources, by name
     quotas: tuple[str, ...] = ()  # by hand, such as "clip=200"; empty: those learned by `quota`, else equal
     lightweight: int = 200  # kept by the lightweight ranker
     slate: int = 10  # shown

@@ -87,7 +87,7 @@ class Past:
         """Raises NotReady when there is no index."""
         run = evaluation.require_run("index", "index")
         ws, settings, con = evaluation.ws, evaluation.settings, evaluation.con
-        now = load_index(run)
+        now = load_index(run, settings.funnel.sources)
         towers = open_towers({model: ws.models / model / name for model, name in now.runs.items()})
         share_encoders(*towers.values())
         self.evaluation = evaluation

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -68,6 +68,7 @@ class Asked:
     popularity: np.ndarray  # float32 [n]
     created: np.ndarray  # int64 [n], microseconds
     outcomes: Outcomes
+    installed: Mapping[str, Source]  # sources of other packages that the settings name
 
     @property
     def rows(self) -> slice:

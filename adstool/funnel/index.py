@@ -10,8 +10,8 @@ from __future__ import annotations
 
 import shutil
 import time
-from collections.abc import Callable
-from dataclasses import asdict, dataclass
+from collections.abc import Callable, Collection, Mapping
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -22,6 +22,8 @@ from adstool.errors import AdstoolError
 from adstool.features.encoder import FeatureEncoder
 from adstool.features.state import ServingState
 from adstool.funnel.ann import AnnChoice, ExactIndex, VectorIndex, best, open_ann
+from adstool.funnel.asked import Source
+from adstool.funnel.installed import installed_sources
 from adstool.funnel.semantic import SemanticIndex
 from adstool.funnel.sequence import SequenceIndex
 from adstool.funnel.sources import SOURCES
@@ -74,6 +76,7 @@ class Index:
     sequence: SequenceIndex | None  # None: there was no users model
     runs: dict[str, str]  # model -> run whose towers made the vectors
     conversion: VectorIndex | None = None  # None: the retrieval towers have no such head
+    installed: Mapping[str, Source] = field(default_factory=dict)  # sources of other packages
 
 
 def build_index(
@@ -95,6 +98,7 @@ def build_index(
     from adstool.features.items import build_items
 
     started = time.perf_counter()
+    installed = installed_sources(settings.funnel.sources)
     _clear(run_dir)
     runs = {model: ws.require_run(model, f"train {model}") for model in TOWERS}
     towers = open_towers(runs)
@@ -119,6 +123,7 @@ def build_index(
     tuning = _tunings(settings, run_dir, corpus, queries) if tuned else _earlier_tunings(ws)
     chosen = _build_searches(tables, queries, run_dir, tuning, settings.index.min_recall)
     sources = _sources(state, corpus, tables, chosen)
+    sources |= {name: {"rows": len(corpus), "index": "installed"} for name in installed}
     document = {
         "format": FORMAT,
         "sources": sources,
@@ -289,8 +294,12 @@ def encode_corpus(state: ServingState, towers: dict[str, Tower]) -> Corpus:
     )
 
 
-def load_index(run_dir: Path) -> Index:
-    """What `build_index` wrote, memory-mapped; raises AdstoolError for one damaged or of a newer format."""
+def load_index(run_dir: Path, sources: Collection[str] = ()) -> Index:
+    """What `build_index` wrote, memory-mapped, and the installed `sources` of these names.
+
+    Raises AdstoolError for an index damaged or of a newer format, and for a source that is not there.
+    """
+    installed = installed_sources(sources)
     document = read_json(run_dir / "index.json")
     if isinstance(document, dict) and document.get("format", 0) not in range(FORMAT + 1):
         raise AdstoolError(
@@ -330,6 +339,7 @@ def load_index(run_dir: Path) -> Index:
         None
         if corpus.conversion is None
         else open_ann(chosen[CONVERSION], corpus.conversion, run_dir / ANN, CONVERSION),
+        installed,
     )
 
 
@@ -347,4 +357,5 @@ def index_as_of(index: Index, build: Callable[[], ServingState], towers: dict[st
         index.sequence.exact() if index.sequence is not None else None,
         index.runs,
         ExactIndex(corpus.conversion) if corpus.conversion is not None else None,
+        index.installed,
     )

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -39,14 +39,14 @@ class Loaded:
         return _stamp(path for path, *_ in self.stamp) != self.stamp
 
 
-def load(ws: Workspace, threads: int = 1) -> Loaded:
-    """The index and models in use, each computing with so many threads.
+def load(ws: Workspace, threads: int = 1, sources: Collection[str] = ()) -> Loaded:
+    """The index and models in use, each computing with so many threads; sources: installed ones, by name.
 
     Raises AdstoolError naming the verb that makes what is missing.
     """
     # Stamps are taken before what they are of is read: a change in between is then seen as one.
     pointers = _stamp(ws.models / name / "current" for name in POINTERS)
-    index = load_index(ws.require_run("index", "index"))
+    index = load_index(ws.require_run("index", "index"), sources)
     engagement = ws.require_run("engagement", "train engagement")
     runs = [*(ws.models / model / run for model, run in index.runs.items()), engagement]
     changing = _stamp(run / name for run in runs for name in CHANGING)

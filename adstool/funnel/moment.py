@@ -82,4 +82,5 @@ class Moment:
             popularity=self.popularity,
             created=self.created,
             outcomes=self.outcomes,
+            installed=index.installed,
         )

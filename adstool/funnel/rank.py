@@ -62,7 +62,7 @@ class Ranker:
         self.log = FunnelLog()
         self._refusals, self._warnings = Refusals(), Warnings()
         self._pace = Pace()
-        loaded = load(ws, settings.funnel.threads)
+        loaded = load(ws, settings.funnel.threads, settings.funnel.sources)
         self._use(loaded, Moment(loaded.index, settings))
         # What is wrong in the settings is said before the first request.
         run_auction(_NONE, _NONE, self._exposure(1), rule=settings.auction.rule)

@@ -1,10 +1,11 @@
-"""Candidate sources: each is a function and a row in SOURCES.
+"""Candidate sources: each is a function and a row in SOURCES; those of other packages are in `installed`.
 
 A source gets what is known of the request and says which items of the corpus it would show, best first.
 """
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Protocol
 
 import numpy as np
@@ -134,6 +135,11 @@ class Holder(Protocol):
         """Items by the conversion head's vectors, None without it."""
         ...
 
+    @property
+    def installed(self) -> Mapping[str, Source]:
+        """The sources of other packages that the settings name."""
+        ...
+
 
 def sources_of(holder: Holder) -> dict[str, Source]:
     """The sources to ask: those that have something to go by, so that the others take no share.
@@ -145,4 +151,5 @@ def sources_of(holder: Holder) -> dict[str, Source]:
         "sequence": holder.sequence is not None,
         "retargeting": len(holder.state.off_site) > 0,
     }
-    return {name: source for name, source in SOURCES.items() if there.get(name, True)}
+    own = {name: source for name, source in SOURCES.items() if there.get(name, True)}
+    return {**own, **holder.installed}
