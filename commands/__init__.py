@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import os
 import sys
 from importlib import import_module
+from io import StringIO
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -12,6 +12,8 @@ import typer
 
 from adstool import __version__
 from adstool.commands._context import Globals
+from adstool.commands._output import complain, describe, finish
+from adstool.commands._streams import ReaderGone, lead_nowhere, open_standard_streams, write
 from adstool.errors import AdstoolError
 
 # Verb -> the module that registers it, in the order in which a newcomer meets them.
@@ -71,7 +73,7 @@ def _globals(
     workspace: Annotated[Path | None, typer.Option(help="The workspace folder.")] = None,
     config: Annotated[Path | None, typer.Option(help="A settings file other than adstool.toml.")] = None,
     json: Annotated[bool, typer.Option("--json", help="One JSON object on stdout.")] = False,
-    quiet: Annotated[bool, typer.Option("--quiet", help="No notes; warnings and errors only.")] = False,
+    quiet: Annotated[bool, typer.Option("--quiet", help="Nothing but results, warnings and errors.")] = False,
     verbose: Annotated[bool, typer.Option("--verbose", help="More notes.")] = False,
     debug: Annotated[bool, typer.Option("--debug", help="Show the traceback of an error.")] = False,
     version: Annotated[bool, typer.Option("--version", help="Show the version and exit.")] = False,
@@ -82,7 +84,8 @@ def _globals(
     from adstool import progress
     from adstool.commands._output import set_up_notes
 
-    context.obj = Globals(workspace, config, json, quiet, verbose, debug)
+    # Filled in place: main looks at it after a failure, when the context is gone.
+    vars(context.obj).update(Globals(workspace, config, json, quiet, verbose, debug).__dict__)
     set_up_notes(quiet, verbose, debug)
     progress.show_bars(sys.stderr.isatty() and not quiet)
 
@@ -122,41 +125,60 @@ def _verb_of(words: list[str]) -> str | None:
 
 def main(arguments: list[str] | None = None) -> None:
     """Run one command and exit: 0 done, 1 failed, 2 wrong usage, 3 a gate not passed, 130 interrupted."""
+    open_standard_streams()
     words = hoist_globals(list(sys.argv[1:] if arguments is None else arguments))
     sys.exit(_run(words))
 
 
 def _run(words: list[str]) -> int:
-    debug = "--debug" in words
+    """Run, print what came of it, and return the exit code."""
+    switches = words[: words.index("--")] if "--" in words else words
+    options = Globals(json="--json" in switches, debug="--debug" in switches)
     try:
-        result: Any = build_app(_verb_of(words))(words, standalone_mode=False, prog_name="adstool")
-        sys.stdout.flush()
-        if result == INTERRUPTED:  # typer turns Ctrl-C into this code by itself, without a word
-            raise KeyboardInterrupt
-        return result if isinstance(result, int) else 0
-    except AdstoolError as error:
-        if debug:
-            raise
-        _complain(error.message, error.hint)
-        return error.exit_code
-    except (KeyboardInterrupt, typer.Abort):
-        _complain("Interrupted.", "The same command goes on from here.")
-        return INTERRUPTED
+        code, failure = _attempt(words, options)
+        finish(options, failure)
+        return code
     except BrokenPipeError:
-        # The reader of our output went away (| head): point stdout nowhere so that exiting stays quiet.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        lead_nowhere(sys.stdout)  # its reader went away (| head), which is no failure of ours
         return 0
-    except Exception as error:
-        if debug:
-            raise
-        if type(error).__module__.startswith(("click", "typer")) and hasattr(error, "show"):
-            error.show()
-            return int(getattr(error, "exit_code", 2))
-        _complain(f"{type(error).__name__}: {error}", "Run it again with --debug for the traceback.")
+    except OSError as error:
+        lead_nowhere(sys.stdout)
+        complain(f"Standard output cannot be written: {error.strerror}.", "Make room, or write it elsewhere.")
         return 1
 
 
-def _complain(message: str, hint: str) -> None:
-    sys.stderr.write(f"error: {message}\n")
-    if hint:
-        sys.stderr.write(f"  try: {hint}\n")
+def _attempt(words: list[str], options: Globals) -> tuple[int, dict[str, Any] | None]:
+    """The exit code, and for --json what failed; people have read it on stderr by then."""
+    try:
+        app = build_app(_verb_of(words))
+        result: Any = app(words, standalone_mode=False, prog_name="adstool", obj=options)
+        if result == INTERRUPTED:  # typer turns Ctrl-C into this code by itself, without a word
+            raise KeyboardInterrupt
+        return result if isinstance(result, int) else 0, None
+    except AdstoolError as error:
+        return _failed(options, error, error.message, error.hint, error.exit_code)
+    except (KeyboardInterrupt, typer.Abort) as error:
+        return _failed(options, error, "Interrupted.", "The same command goes on from here.", INTERRUPTED)
+    except ReaderGone:
+        return 0, None
+    except Exception as error:
+        if type(error).__module__.startswith(("click", "typer")) and hasattr(error, "show"):
+            usage: Any = error
+            shown = StringIO()
+            usage.show(file=shown)
+            write(sys.stderr, shown.getvalue())
+            return usage.exit_code, describe("UsageError", usage.format_message(), "", usage.exit_code)
+        hint = "" if options.debug else "Run it again with --debug for the traceback."
+        return _failed(options, error, f"{type(error).__name__}: {error}", hint, 1)
+
+
+def _failed(
+    options: Globals, error: BaseException, message: str, hint: str, code: int
+) -> tuple[int, dict[str, Any]]:
+    if options.debug:
+        import traceback
+
+        traceback.print_exception(error)
+    complain(message, hint)
+    kind = "Interrupted" if code == INTERRUPTED else type(error).__name__
+    return code, describe(kind, message, hint, code)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +23,8 @@ class Globals:
     quiet: bool = False
     verbose: bool = False
     debug: bool = False
-    flags: dict[str, Any] = field(default_factory=dict)
+    result: Mapping[str, Any] | None = None  # what emit was given: with --json printed at the end
+    printed: bool = False  # lines of JSON were printed already, by rank
 
 
 def globals_of(context: typer.Context) -> Globals:

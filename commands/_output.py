@@ -7,24 +7,65 @@ import logging
 import os
 import sys
 from collections.abc import Iterable, Mapping, Sequence
+from io import BytesIO, TextIOWrapper
 from typing import Any
 
 import typer
 
-from adstool.commands._context import globals_of
+from adstool.commands._context import Globals, globals_of
+from adstool.commands._streams import ReaderGone, lead_nowhere, write
+
+# The verbs that answer a question: their tables are the result, which --quiet leaves.
+ANSWERS = {"rejects", "status", "sql", "search", "interests", "rank"} | {
+    "evaluate",
+    "simulate",
+    "bench",
+    "doctor",
+    "config",
+    "models",
+}
 
 
 def emit(context: typer.Context, payload: Mapping[str, Any]) -> bool:
-    """With --json, print `payload` as the one JSON object of this run and return True."""
-    if not globals_of(context).json:
-        return False
-    print_json(payload)
-    return True
+    """With --json, keep `payload` as the one JSON object of this run, printed at its end, and return True."""
+    options = globals_of(context)
+    options.result = payload
+    wanted: bool = options.json
+    return wanted
+
+
+def finish(options: Globals, failure: Mapping[str, Any] | None) -> None:
+    """With --json, print the result; what failed is its key `error`, or all there is without a result."""
+    if not options.json or options.printed:
+        return
+    if options.result is not None or failure is not None:
+        print_json({**(options.result or {}), **({"error": failure} if failure else {})})
+
+
+def describe(kind: str, message: str, hint: str, code: int) -> dict[str, Any]:
+    """What failed, as JSON: `kind` is the name of the exception, for scripts to tell failures apart."""
+    return {"kind": kind, "message": message, "try": hint, "exit_code": code}
+
+
+def complain(message: str, hint: str) -> None:
+    """What failed and what to try, for people, on stderr."""
+    write(sys.stderr, f"error: {message}\n" + (f"  try: {hint}\n" if hint else ""))
+
+
+def print_line(context: typer.Context, payload: Any) -> None:
+    """A line of JSON of a verb that prints many; raises ReaderGone when nobody reads them any more."""
+    globals_of(context).printed = True
+    try:
+        print_json(payload)
+    except BrokenPipeError:
+        lead_nowhere(sys.stdout)
+        raise ReaderGone from None
 
 
 def print_json(payload: Any) -> None:
     """One line of JSON on stdout; NaN and infinity become null, other types their text."""
-    sys.stdout.write(json.dumps(_clean(payload), ensure_ascii=False, default=str) + "\n")
+    ascii_only = (sys.stdout.encoding or "").lower() not in ("utf-8", "utf8")
+    sys.stdout.write(json.dumps(_clean(payload), ensure_ascii=ascii_only, default=str) + "\n")
     sys.stdout.flush()
 
 
@@ -46,15 +87,15 @@ def say(context: typer.Context, text: str) -> None:
     """A line for people on stdout; nothing with --json or --quiet."""
     options = globals_of(context)
     if not options.json and not options.quiet:
-        typer.echo(text)
+        write(sys.stdout, text + "\n")
 
 
 def table(
     context: typer.Context, columns: Sequence[str], rows: Iterable[Sequence[Any]], title: str = ""
 ) -> None:
-    """A table for people on stdout; numbers are right-aligned. Nothing with --json or --quiet."""
+    """A table for people on stdout; numbers are right-aligned. Not with --json; with --quiet only ANSWERS."""
     options = globals_of(context)
-    if options.json or options.quiet:
+    if options.json or (options.quiet and context.info_name not in ANSWERS):
         return
     from rich import box
     from rich.console import Console
@@ -68,8 +109,14 @@ def table(
         shown.add_column(name, justify="right" if numeric else "left", overflow="fold")
     for row in listed:
         shown.add_row(*(Text(show(cell)) for cell in row))
-    console = Console(width=None if sys.stdout.isatty() else 160, highlight=False)
+    terminal = sys.stdout.isatty()
+    # Rendered aside, for rich ends the process when a reader goes away (| head).
+    aside = TextIOWrapper(BytesIO(), sys.stdout.encoding or "utf-8", "backslashreplace")
+    console = Console(file=aside, force_terminal=terminal, width=None if terminal else 160, highlight=False)
     console.print(shown)
+    aside.seek(0)
+    lines = aside.read().splitlines()
+    write(sys.stdout, "".join(f"{line if terminal else line.rstrip()}\n" for line in lines))
 
 
 def show(value: Any) -> str:
@@ -96,7 +143,7 @@ class NoteHandler(logging.Handler):
     def emit(self, record: logging.LogRecord) -> None:
         """Write one record."""
         label = {"WARNING": "warning: ", "ERROR": "error: "}.get(record.levelname, "")
-        sys.stderr.write(f"{label}{record.getMessage()}\n")
+        write(sys.stderr, f"{label}{record.getMessage()}\n")
 
 
 def set_up_notes(quiet: bool, verbose: bool, debug: bool) -> None:

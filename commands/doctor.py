@@ -6,6 +6,7 @@ import typer
 
 from adstool.commands._context import globals_of
 from adstool.commands._output import emit, next_verb, show, table
+from adstool.errors import AdstoolError
 
 
 def register(app: typer.Typer) -> None:
@@ -26,4 +27,5 @@ def doctor(context: typer.Context) -> None:
         table(context, ["check", "ok", "found", "mend"], rows)
         next_verb(context, "mend the lines marked no" if failed else "adstool demo, or adstool init DIR")
     if failed:
-        raise typer.Exit(1)
+        names = ", ".join(check.name for check in failed)
+        raise AdstoolError(f"{len(failed)} of {len(checks)} checks failed: {names}.", failed[0].mend)

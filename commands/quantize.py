@@ -7,8 +7,8 @@ from typing import Annotated, Any
 
 import typer
 
-from adstool.commands._context import globals_of, open_workspace
-from adstool.commands._output import emit, next_verb, print_json, say, table
+from adstool.commands._context import open_workspace
+from adstool.commands._output import emit, next_verb, say, table
 from adstool.errors import GateNotPassed
 
 
@@ -41,9 +41,7 @@ def quantize(
         try:
             result = quantize_run(workspace, settings, con, model, scheme, max_ne_loss, compare=compare)
         except GateNotPassed as refused:
-            if globals_of(context).json:
-                print_json(refused.result)
-            else:
+            if not emit(context, refused.result):
                 _show(context, refused.result)
             raise
         if model == "engagement":

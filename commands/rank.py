@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Annotated, Any, TextIO
 import typer
 
 from adstool.commands._context import globals_of, open_workspace
-from adstool.commands._output import print_json, say, show, table
+from adstool.commands._output import print_line, say, show, table
 from adstool.errors import AdstoolError, DataError, UsageError, WorkspaceLocked
 
 if TYPE_CHECKING:
@@ -68,13 +68,13 @@ def rank(
         request = {"user_id": user, "surface": surface, "query": query}
         answer = ranker.rank(request, k=length, at=moment, explain=explain, budget_ms=budget_ms)
         if globals_of(context).json:
-            print_json(answer)
+            print_line(context, answer)
         else:
             _show(context, answer)
         _flush(ranker, workspace, settings)
         return
     with _lines(requests) as lines:
-        refused = _stream(ranker, workspace, settings, lines, length, moment, explain, budget_ms)
+        refused = _stream(context, ranker, workspace, settings, lines, length, moment, explain, budget_ms)
     if refused:
         raise AdstoolError(
             f"{refused} request{'s' if refused > 1 else ''} could not be read; the others were served.",
@@ -94,6 +94,7 @@ def _lines(path: Path) -> Iterator[TextIO]:
 
 
 def _stream(
+    context: typer.Context,
     ranker: Ranker,
     workspace: Workspace,
     settings: Settings,
@@ -119,7 +120,7 @@ def _stream(
                     json.dumps({"line": number, "error": error.message, "try": error.hint}) + "\n"
                 )
                 continue
-            print_json(ranker.rank(request, at=moment, explain=explain, budget_ms=budget_ms))
+            print_line(context, ranker.rank(request, at=moment, explain=explain, budget_ms=budget_ms))
             if ranker.log.pending >= FLUSH_ROWS:
                 _flush_if_free(ranker, workspace, settings)
     finally:
