@@ -17,7 +17,7 @@ import pyarrow as pa
 from scipy.sparse import csr_array
 
 from adstool.config import Settings
-from adstool.warehouse import load_sql
+from adstool.warehouse import lent, load_sql
 
 if TYPE_CHECKING:
     import duckdb
@@ -246,8 +246,5 @@ def _rows_known(con: duckdb.DuckDBPyConnection, data: ClipData, rows: np.ndarray
         "item_id": pa.array(ids, pa.string()),
         "number": pa.array(numbers, pa.int64()),
     }
-    con.register("content_rows", pa.table(table))
-    try:
+    with lent(con, content_rows=pa.table(table)):
         yield
-    finally:
-        con.unregister("content_rows")

@@ -24,7 +24,7 @@ from adstool.content.taxonomy import Topic
 from adstool.content.vectors import ITEM_TYPES, active_model, load_vectors
 from adstool.errors import AdstoolError
 from adstool.progress import log
-from adstool.warehouse import load_sql
+from adstool.warehouse import lent, load_sql
 from adstool.workspace import Workspace, write_array
 
 if TYPE_CHECKING:
@@ -181,11 +181,8 @@ def _read_queries(
             "score": scores[row, topic],
         }
     )
-    con.register("new_intents", rows)
-    try:
+    with lent(con, new_intents=rows):
         con.execute("insert into query_intents select * from new_intents")
-    finally:
-        con.unregister("new_intents")
 
 
 def _item_intents(

@@ -14,7 +14,7 @@ import pyarrow as pa
 
 from adstool.config import Settings
 from adstool.content.interest_kinds import KINDS, QUERY_MEMBERS, Catalogue, query_categories
-from adstool.warehouse import load_sql
+from adstool.warehouse import load_sql, put_table
 
 if TYPE_CHECKING:
     import duckdb
@@ -71,9 +71,9 @@ def write_members(
         items.append(_of_kind(name, KINDS[name].members(catalogue)))
         read = KINDS[name].queries
         asked.append(_of_kind(name, read(catalogue, queries) if read else QUERY_MEMBERS.empty_table()))
-    _table(con, "interest_members", pa.concat_tables(items))
-    _table(con, "interest_query_values", pa.concat_tables(asked))
-    _table(con, "interest_query_categories", query_categories(catalogue, queries))
+    put_table(con, "interest_members", pa.concat_tables(items))
+    put_table(con, "interest_query_values", pa.concat_tables(asked))
+    put_table(con, "interest_query_categories", query_categories(catalogue, queries))
     con.execute(
         f"create or replace temp table interest_query_members as {load_sql('interests_query_members')}"
     )
@@ -114,7 +114,7 @@ def write_people(con: duckdb.DuckDBPyConnection, until: int, settings: Settings)
 
 def write_priors(con: duckdb.DuckDBPyConnection, settings: Settings, scale: float) -> None:
     """interest_priors_now, from interest_evidence and interest_people; amounts count `scale` times."""
-    _table(con, "interest_given_weights", action_weights(settings))
+    put_table(con, "interest_given_weights", action_weights(settings))
     con.execute(
         f"create or replace temp table interest_action_weights as {load_sql('interests_action_weights')}",
         {"impression": settings.interests.impression},
@@ -128,14 +128,6 @@ def write_priors(con: duckdb.DuckDBPyConnection, settings: Settings, scale: floa
 def scoring(settings: Settings, scale: float) -> dict[str, float]:
     """The parameters of sql/interests_weights.sql."""
     return {"scale": scale, "prior": settings.interests.prior}
-
-
-def _table(con: duckdb.DuckDBPyConnection, name: str, content: pa.Table) -> None:
-    con.register("interest_source", content)
-    try:
-        con.execute(f"create or replace temp table {name} as select * from interest_source")
-    finally:
-        con.unregister("interest_source")
 
 
 @contextmanager

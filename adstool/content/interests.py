@@ -34,7 +34,7 @@ from adstool.content.interest_steps import (
 )
 from adstool.content.taxonomy import load_taxonomy
 from adstool.progress import log
-from adstool.warehouse import load_sql
+from adstool.warehouse import load_sql, transaction
 from adstool.workspace import Workspace
 
 if TYPE_CHECKING:
@@ -126,17 +126,11 @@ def refresh(
 def _rebuild(
     con: duckdb.DuckDBPyConnection, settings: Settings, catalogue: Catalogue, definition: str, full: bool
 ) -> tuple[str, int]:
-    with temporary_tables(con):
-        con.execute("begin")
-        try:
-            reason, reference = _prepare(con, definition, full)
-            recomputed = _add_up(con, settings, catalogue, reference)
-            _weigh(con, settings, reference)
-            _note(con, settings, definition, reference)
-            con.execute("commit")
-        except BaseException:
-            con.execute("rollback")
-            raise
+    with temporary_tables(con), transaction(con):
+        reason, reference = _prepare(con, definition, full)
+        recomputed = _add_up(con, settings, catalogue, reference)
+        _weigh(con, settings, reference)
+        _note(con, settings, definition, reference)
     return reason, recomputed
 
 

@@ -10,7 +10,7 @@ import numpy as np
 import pyarrow as pa
 
 from adstool.content.codebooks import Codebooks, pack
-from adstool.warehouse import load_sql
+from adstool.warehouse import lent, load_sql
 
 if TYPE_CHECKING:
     import duckdb
@@ -105,14 +105,11 @@ def engaged_pairs(
             "number": pa.array(np.arange(len(items), dtype=np.int64)),
         }
     )
-    con.register("semantic_items", table)
-    try:
+    with lent(con, semantic_items=table):
         found = con.execute(
             load_sql("content_pairs"),
             {"actions": list(actions), "users": USERS, "engagements": ENGAGEMENTS},
         ).fetchnumpy()
-    finally:
-        con.unregister("semantic_items")
     columns = [np.asarray(found[name], dtype=np.int64) for name in ("first", "second", "users")]
     return np.stack(columns, axis=1)
 

@@ -25,7 +25,8 @@ from adstool.errors import AdstoolError, UsageError
 from adstool.progress import log
 from adstool.training.batches import Rows
 from adstool.training.loop import FitResult, Task, fit
-from adstool.training.options import LoopConfig, Runner
+from adstool.training.loop_config import LoopConfig
+from adstool.training.options import Runner
 
 WORKER_DEVICE = Device("cpu", "workers of Ray train on processors and exchange gradients by gloo")
 

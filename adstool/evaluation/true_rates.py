@@ -11,7 +11,7 @@ import pyarrow as pa
 
 from adstool.funnel.request import Request
 from adstool.marketplace.market import Outcomes
-from adstool.warehouse import load_sql
+from adstool.warehouse import lent, load_sql
 from adstool.world.behaviour import ACTIONS
 from adstool.world.oracle import Asked, Oracle, decays
 
@@ -71,15 +71,10 @@ def _carried(
         "user_id": [one.user_id for one in requests],
         "ts": pa.array(moments, type=pa.timestamp("us")),
     })  # fmt: skip
-    con.register("asked_requests", asked)
-    con.register("carried", carried)
-    try:
+    with lent(con, asked_requests=asked, carried=carried):
         found = con.execute(
             load_sql("simulation_state"), {"engaged_days": engaged_days, "exposed_days": exposed_days}
         ).fetchall()
-    finally:
-        con.unregister("asked_requests")
-        con.unregister("carried")
     category_of = {name: number for number, name in enumerate(oracle.categories)}
     engaged = np.zeros((len(requests), len(category_of)))
     exposed = np.zeros_like(engaged)

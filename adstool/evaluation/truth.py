@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from adstool.config import Settings
 from adstool.errors import AdstoolError
-from adstool.warehouse import load_sql
+from adstool.warehouse import lent, load_sql
 
 if TYPE_CHECKING:
     import duckdb
@@ -66,13 +66,8 @@ def true_probabilities(
             "item_id": pa.array(dataset.items.ids).take(pa.array(np.asarray(dataset.item_row[rows]))),
         }
     )
-    con.register("evaluated_rows", wanted)
-    con.register("true_impressions", known)
-    try:
+    with lent(con, evaluated_rows=wanted, true_impressions=known):
         found = con.execute(load_sql("evaluation_truth")).fetchnumpy()
-    finally:
-        con.unregister("evaluated_rows")
-        con.unregister("true_impressions")
     at = found["row"]
     result = {}
     for column in columns:

@@ -19,7 +19,7 @@ from adstool.features.engagements import Engagements
 from adstool.features.items import ItemTable
 from adstool.features.spec import ENGAGED, FeatureSpec
 from adstool.features.users import UserTable
-from adstool.warehouse import load_sql
+from adstool.warehouse import load_sql, put_table
 
 FOREVER = 2**62  # microseconds: later than any event
 _TABLES = (
@@ -102,10 +102,12 @@ def coded_entities(
     """Users, items, advertisers and surfaces with their numbers as temporary tables, which are dropped, with
     all that was made from them, at the end of the block."""
     try:
-        _table(con, "feature_users", users.table.select(["number", "user_id"]))
-        _table(con, "feature_surfaces", _numbers(surfaces, "number", "surface"))
-        _table(con, "feature_items", _item_numbers(items, corpus))
-        _table(con, "feature_advertisers", _numbers(items.advertisers[1], "advertiser_no", "advertiser_id"))
+        put_table(con, "feature_users", users.table.select(["number", "user_id"]))
+        put_table(con, "feature_surfaces", _numbers(surfaces, "number", "surface"))
+        put_table(con, "feature_items", _item_numbers(items, corpus))
+        put_table(
+            con, "feature_advertisers", _numbers(items.advertisers[1], "advertiser_no", "advertiser_id")
+        )
         yield
     finally:
         for view in _VIEWS:
@@ -136,15 +138,6 @@ def coded_log(
             surface=len(surfaces),
         )
         yield CodedLog(con, spec, items, users, surfaces, sizes, int(bounds[0]), int(bounds[1]))
-
-
-def _table(con: duckdb.DuckDBPyConnection, name: str, content: pa.Table) -> None:
-    """A temporary table from an Arrow table, so that a read-only warehouse can be joined with it."""
-    con.register("feature_source", content)
-    try:
-        con.execute(f"create or replace temp table {name} as select * from feature_source")
-    finally:
-        con.unregister("feature_source")
 
 
 def _numbers(values: list[str], number: str, value: str) -> pa.Table:

@@ -11,7 +11,7 @@ import pyarrow as pa
 
 from adstool.features.items import ItemTable
 from adstool.funnel.budgets import Spending
-from adstool.warehouse import load_sql
+from adstool.warehouse import lent, load_sql, transaction
 
 if TYPE_CHECKING:
     import duckdb
@@ -126,16 +126,9 @@ class FunnelLog:
         if not self._entries:
             return 0
         funnel, auctions = self._funnel(), self._auctions()
-        con.execute("begin")
-        try:
-            for name, rows in (("funnel", funnel), ("auctions", auctions)):
-                con.register(f"{name}_rows", rows)
-                con.execute(load_sql(f"funnel_write_{name}"))
-                con.unregister(f"{name}_rows")
-            con.execute("commit")
-        except BaseException:
-            con.execute("rollback")
-            raise
+        with transaction(con), lent(con, funnel_rows=funnel, auctions_rows=auctions):
+            con.execute(load_sql("funnel_write_funnel"))
+            con.execute(load_sql("funnel_write_auctions"))
         self._entries.clear()
         self.pending = 0
         return int(funnel.num_rows)

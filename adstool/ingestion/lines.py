@@ -16,7 +16,7 @@ import pyarrow.parquet as pq
 
 from adstool.ingestion.checksum import KeyCounter
 from adstool.ingestion.inputs import Dialect, Input, RowsDisagree
-from adstool.warehouse import load_sql
+from adstool.warehouse import lent, load_sql
 
 BATCH = 20_000
 LONGEST_TEXT = 1 << 20  # characters of a refused row that are kept
@@ -56,9 +56,8 @@ def locate_refused(
         batches = locate(source, dialect, rows, total, keys if count_keys else None)
     con.execute(load_sql("ingest_located"))
     for batch in batches:
-        con.register("located_batch", pa.Table.from_batches([batch]))
-        con.execute("insert into located select * from located_batch")
-        con.unregister("located_batch")
+        with lent(con, located_batch=pa.Table.from_batches([batch])):
+            con.execute("insert into located select * from located_batch")
     return keys.finish()
 
 
@@ -113,11 +112,8 @@ def locate_in_parquet(
     The text of a record of the user's own file is the record as JSON; its line is its number, from 1.
     """
     query = "ingest_converted_rows" if copy else "ingest_parquet_rows"
-    con.register("wanted_rows", pa.table({"row": rows}))
-    try:
+    with lent(con, wanted_rows=pa.table({"row": rows})):
         found = con.sql(load_sql(query), params={"path": source.pattern}).to_arrow_table()
-    finally:
-        con.unregister("wanted_rows")
     yield from found.cast(LOCATED).to_batches(BATCH)
 
 

@@ -18,7 +18,7 @@ from adstool.ingestion.readers import other_keys, read_relation
 from adstool.ingestion.sources.base import Feed, feed_relation
 from adstool.ingestion.validation import Relation, fill_sql
 from adstool.progress import log
-from adstool.warehouse import load_sql
+from adstool.warehouse import load_sql, transaction
 from adstool.warehouse.flat import FLAT_TABLES, ensure_flat, table_named
 from adstool.warehouse.schema import Table
 
@@ -115,18 +115,13 @@ def _converted(con: duckdb.DuckDBPyConnection, job: Job) -> Input:
 def _transaction(
     con: duckdb.DuckDBPyConnection, job: Job, checksum: Checksum, copy: Input | None, whole: bool
 ) -> Counts:
-    con.execute("begin")
-    try:
+    with transaction(con):
         counts = _take(con, job, checksum, copy, whole)
         if not counts.read:
             log.warning("%s holds no rows.", job.source.name)
         fingerprint = checksum.fingerprint()
         if not job.dry_run:
             con.execute(load_sql("ingest_file"), _file_row(job, fingerprint, counts))
-        con.execute("commit")
-    except BaseException:
-        con.execute("rollback")
-        raise
     return counts
 
 

@@ -30,8 +30,8 @@ from adstool.training.checkpoint import (
     save_checkpoint,
     unpack,
 )
+from adstool.training.loop_config import LoopConfig
 from adstool.training.optimizers import make_optimizers, precision_of, threads_for
-from adstool.training.options import LoopConfig
 
 Part = tuple[int, Batch]  # rows and their tensors: a batch is taken in one part, or in several
 

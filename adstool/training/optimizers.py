@@ -7,7 +7,7 @@ from torch import nn
 from torch.optim import Optimizer
 
 from adstool.device import Device, cpu_has_bf16
-from adstool.training.options import LoopConfig
+from adstool.training.loop_config import LoopConfig
 
 
 def precision_of(config: LoopConfig, device: Device) -> str:

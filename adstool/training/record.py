@@ -25,8 +25,9 @@ from adstool.training.checkpoint import NAME as CHECKPOINT
 from adstool.training.checkpoint import clear_run, load_checkpoint
 from adstool.training.data import Examples, happened
 from adstool.training.loop import FitResult, Task, fit
+from adstool.training.loop_config import LoopConfig
 from adstool.training.metrics import amount_metrics, head_metrics, sigmoid
-from adstool.training.options import LoopConfig, TrainOptions, TrainResult
+from adstool.training.options import TrainOptions, TrainResult
 from adstool.training.predict import PREDICTIONS, predict_amounts, predict_logits, save_predictions
 from adstool.workspace import write_json
 

@@ -2,5 +2,6 @@
 
 from adstool.warehouse.database import open_warehouse
 from adstool.warehouse.queries import load_sql
+from adstool.warehouse.tables import lent, put_table, transaction
 
-__all__ = ["load_sql", "open_warehouse"]
+__all__ = ["lent", "load_sql", "open_warehouse", "put_table", "transaction"]

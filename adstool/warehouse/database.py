@@ -14,6 +14,7 @@ from adstool.config import Settings
 from adstool.device import limit_heaps
 from adstool.errors import AdstoolError, DataError, WorkspaceLocked
 from adstool.warehouse.queries import load_sql, migrations
+from adstool.warehouse.tables import transaction
 from adstool.workspace import Workspace
 
 
@@ -135,12 +136,7 @@ def migrate(con: duckdb.DuckDBPyConnection, path: Path | str) -> None:
     for number, name in migrations():
         if number <= version:
             continue
-        con.execute("begin")
-        try:
+        with transaction(con):
             con.execute("create table if not exists schema_version (version integer, applied_at timestamp)")
             con.execute(load_sql(name))
             con.execute("insert into schema_version values ($version, now()::timestamp)", {"version": number})
-            con.execute("commit")
-        except duckdb.Error:
-            con.execute("rollback")
-            raise

@@ -25,7 +25,7 @@ from numpy.typing import NDArray
 from adstool.models.user_sequence import UserSequence, UserSequenceConfig
 from adstool.training.co_engagement import CoEngagement
 from adstool.training.loop import fit
-from adstool.training.options import LoopConfig
+from adstool.training.loop_config import LoopConfig
 from adstool.training.record import training_device
 from adstool.training.user_sequence import (
     Held,

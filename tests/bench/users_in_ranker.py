@@ -31,7 +31,8 @@ from adstool.training.co_engagement import CoEngagement
 from adstool.training.data import load_training_data
 from adstool.training.engagement import PRESETS, EngagementTaskConfig, train_examples
 from adstool.training.loop import fit
-from adstool.training.options import LoopConfig, TrainOptions, make_plan
+from adstool.training.loop_config import LoopConfig
+from adstool.training.options import TrainOptions, make_plan
 from adstool.training.record import training_device
 from adstool.training.user_sequence import (
     Held,

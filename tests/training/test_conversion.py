@@ -23,8 +23,9 @@ from adstool.training.conversion_data import (
 from adstool.training.conversion_metrics import Outcome, Predicted, conversion_metrics, split_outputs
 from adstool.training.conversion_task import LOSSES, ConversionTask, ConversionTaskConfig, fit_intercepts
 from adstool.training.delay import DAY
+from adstool.training.loop_config import LoopConfig
 from adstool.training.metrics import auc, sigmoid
-from adstool.training.options import LoopConfig, Plan
+from adstool.training.options import Plan
 from adstool.training.predict import predict_logits
 
 Log = tuple[Any, ConversionLabels]

@@ -24,9 +24,9 @@ from adstool.content.enrichment.chat import Chat
 from adstool.content.enrichment.prompts import RELEVANCE_VERSION, ItemText, Messages, relevance_messages
 from adstool.content.enrichment.result import EXAMPLES, EnrichResult
 from adstool.content.enrichment.schema import parse_grade
-from adstool.content.enrichment.store import Key, content_hash, read_items, registered
+from adstool.content.enrichment.store import Key, content_hash, read_items
 from adstool.progress import bar, log
-from adstool.warehouse import load_sql
+from adstool.warehouse import lent, load_sql, transaction
 from adstool.workspace import Workspace
 
 STUDENT = "student:"  # sources of grades that a student gave
@@ -178,7 +178,7 @@ def write_grades(con: duckdb.DuckDBPyConnection, source: str, version: str, rows
         ],
         schema=_COLUMNS,
     )
-    with registered(con, "relevance_rows", table):
+    with lent(con, relevance_rows=table), transaction(con):
         con.execute(load_sql("enrichment_replace_grades"))
         con.execute("insert into relevance by name select * from relevance_rows")
 
@@ -197,6 +197,6 @@ def write_student_grades(
         "grade": grades.astype(np.float64),
         "created_at": [datetime.now(UTC).replace(tzinfo=None)] * count,
     }
-    with registered(con, "relevance_rows", pa.table(columns)):
+    with lent(con, relevance_rows=pa.table(columns)), transaction(con):
         con.execute("delete from relevance where starts_with(source, $prefix)", {"prefix": STUDENT})
         con.execute("insert into relevance by name select * from relevance_rows")

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 
@@ -14,7 +13,7 @@ import pyarrow as pa
 
 from adstool.content.enrichment.prompts import ItemText
 from adstool.content.enrichment.schema import Attributes
-from adstool.warehouse import load_sql
+from adstool.warehouse import lent, load_sql, transaction
 
 Key = tuple[str, str]  # item type and item id
 
@@ -96,25 +95,10 @@ class EnrichmentStore:
             }
             for row in rows
         ]
-        with registered(self._con, "enrichment_rows", pa.Table.from_pylist(listed, schema=_COLUMNS)):
+        rows = pa.Table.from_pylist(listed, schema=_COLUMNS)
+        with lent(self._con, enrichment_rows=rows), transaction(self._con):
             self._con.execute(load_sql("enrichment_replace"))
             self._con.execute("insert into enrichments by name select * from enrichment_rows")
-
-
-@contextmanager
-def registered(con: duckdb.DuckDBPyConnection, name: str, rows: pa.Table) -> Iterator[None]:
-    """`rows` as a table of this name, and a transaction around the block."""
-    con.register(name, rows)
-    try:
-        con.execute("begin")
-        try:
-            yield
-        except BaseException:
-            con.execute("rollback")
-            raise
-        con.execute("commit")
-    finally:
-        con.unregister(name)
 
 
 def load_attributes(con: duckdb.DuckDBPyConnection, item_type: str) -> dict[str, Attributes]:
