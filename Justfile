@@ -26,6 +26,10 @@ check:
     {{python}} -m mypy adstool commands
     {{bin}}/lint-imports
 
+# README's table and reference of the verbs, from their help
+reference:
+    {{python}} -m adstool.commands._reference README.md
+
 # this machine's figures, each beside its floor
 bench *words:
     {{python}} -m adstool bench {{words}}

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import sys
 from importlib import import_module
-from io import StringIO
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -12,38 +11,39 @@ import typer
 
 from adstool import __version__
 from adstool.commands._context import Globals
+from adstool.commands._help import Verbs, explain_usage
 from adstool.commands._output import complain, describe, finish
 from adstool.commands._streams import ReaderGone, lead_nowhere, open_standard_streams, write
 from adstool.errors import AdstoolError
 
-# Verb -> the module that registers it, in the order in which a newcomer meets them.
+# Verb, which is its module, too -> the heading it stands under; in the order in which data flows.
 VERBS = {
-    "init": "init",
-    "sample": "sample",
-    "ingest": "ingest",
-    "rejects": "rejects",
-    "status": "status",
-    "sql": "sql",
-    "embed": "embed",
-    "search": "search",
-    "interests": "interests",
-    "enrich": "enrich",
-    "train": "train",
-    "calibrate": "calibrate",
-    "quantize": "quantize",
-    "index": "index",
-    "quota": "quota",
-    "rank": "rank",
-    "evaluate": "evaluate",
-    "simulate": "simulate",
-    "report": "report",
-    "serve": "serve",
-    "run": "run",
-    "demo": "demo",
-    "bench": "bench",
-    "doctor": "doctor",
-    "config": "config",
-    "models": "models",
+    "init": "Data",
+    "sample": "Data",
+    "ingest": "Data",
+    "rejects": "Data",
+    "sql": "Data",
+    "embed": "Content",
+    "search": "Content",
+    "interests": "Content",
+    "enrich": "Content",
+    "train": "Models",
+    "calibrate": "Models",
+    "quantize": "Models",
+    "models": "Models",
+    "index": "Ranking",
+    "quota": "Ranking",
+    "rank": "Ranking",
+    "serve": "Ranking",
+    "evaluate": "Evaluation",
+    "simulate": "Evaluation",
+    "report": "Evaluation",
+    "run": "All of it",
+    "demo": "All of it",
+    "status": "All of it",
+    "doctor": "Machine and settings",
+    "config": "Machine and settings",
+    "bench": "Machine and settings",
 }
 
 # Options a user may also write after the verb; all but these two-word ones are plain switches.
@@ -56,23 +56,41 @@ def build_app(verb: str | None = None) -> typer.Typer:
     """The application with all verbs, or with `verb` alone so that only its module is imported."""
     app = typer.Typer(
         name="adstool",
+        cls=Verbs,
         help="The machine-learning side of an ads platform: from raw logs to a ranked slate.",
         no_args_is_help=True,
         rich_markup_mode=None,
         pretty_exceptions_enable=False,
-        context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110},
+        context_settings={"help_option_names": ["-h", "--help"]},
     )
     app.callback()(_globals)
-    for module in [VERBS[verb]] if verb in VERBS else VERBS.values():
+    for module in [verb] if verb in VERBS else VERBS:
         import_module(f"adstool.commands.{module}").register(app)
     return app
 
 
 def _globals(
     context: typer.Context,
-    workspace: Annotated[Path | None, typer.Option(help="The workspace folder.")] = None,
-    config: Annotated[Path | None, typer.Option(help="A settings file other than adstool.toml.")] = None,
-    json: Annotated[bool, typer.Option("--json", help="One JSON object on stdout.")] = False,
+    workspace: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="DIR",
+            help="The workspace.",
+            show_default="ADSTOOL_WORKSPACE, else the nearest folder upward with an adstool.toml",
+        ),
+    ] = None,
+    config: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="FILE",
+            help="The settings file.",
+            envvar="ADSTOOL_CONFIG",
+            show_default="ADSTOOL_CONFIG, else adstool.toml of the workspace",
+        ),
+    ] = None,
+    json: Annotated[
+        bool, typer.Option("--json", help="One JSON object on stdout; JSON Lines of rank.")
+    ] = False,
     quiet: Annotated[bool, typer.Option("--quiet", help="Nothing but results, warnings and errors.")] = False,
     verbose: Annotated[bool, typer.Option("--verbose", help="More notes.")] = False,
     debug: Annotated[bool, typer.Option("--debug", help="Show the traceback of an error.")] = False,
@@ -162,12 +180,13 @@ def _attempt(words: list[str], options: Globals) -> tuple[int, dict[str, Any] | 
     except ReaderGone:
         return 0, None
     except Exception as error:
-        if type(error).__module__.startswith(("click", "typer")) and hasattr(error, "show"):
-            usage: Any = error
-            shown = StringIO()
-            usage.show(file=shown)
-            write(sys.stderr, shown.getvalue())
-            return usage.exit_code, describe("UsageError", usage.format_message(), "", usage.exit_code)
+        if type(error).__module__.startswith("typer") and hasattr(error, "format_message"):
+            message, hint = explain_usage(error)
+            if not hint:  # no words at all were given: the message is the page that lists the verbs
+                write(sys.stderr, f"{message}\n")
+                return 2, describe("UsageError", "No verb was given.", "adstool --help", 2)
+            complain(message, hint)
+            return 2, describe("UsageError", message, hint, 2)
         hint = "" if options.debug else "Run it again with --debug for the traceback."
         return _failed(options, error, f"{type(error).__name__}: {error}", hint, 1)
 

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from adstool.commands._context import globals_of, open_workspace
+from adstool.commands._options import Group, option
 from adstool.commands._output import emit, next_verb, say, table
 from adstool.config import Settings, load_settings
 from adstool.errors import AdstoolError, GateNotPassed, UsageError
@@ -31,48 +32,67 @@ SLATES = {
 
 
 # The options of `evaluate ope`; all but the log are names of its columns.
+def _column(name: str, text: str, default: str = "none", metavar: str = "COLUMN") -> Any:
+    return option(Group.COLUMNS, f"ope: {text}", name, metavar=metavar, default=default)
+
+
 Log = Annotated[
-    Path | None, typer.Option(help="ope: the logged table, one row an action (csv, parquet or jsonl).")
+    Path | None,
+    option(
+        Group.DATA,
+        "ope, which needs it: the logged table, one row an action (csv, parquet or jsonl).",
+        "--log",
+        metavar="FILE",
+        default="none",
+    ),
 ]
-Reward = Annotated[str | None, typer.Option(help="ope: column of what the action earned.")]
+Reward = Annotated[str | None, _column("--reward", "what the action earned; needed.")]
 Propensity = Annotated[
     str | None,
-    typer.Option(
-        help="ope: column of the chance with which the log's policy took the action it took. Without it, or "
-        "where it is empty, chances are fitted from --action and --context."
+    _column(
+        "--propensity",
+        "the chance with which the log's policy took the action it took; where it is empty it is fitted.",
+        default="fitted from --action and --context",
     ),
 ]
 Target = Annotated[
-    str | None, typer.Option(help="ope: column of the target policy's chance of that same action.")
+    str | None,
+    _column("--target", "the target policy's chance of that same action; needed."),
 ]
 QHat = Annotated[
     str | None,
-    typer.Option(
-        help="ope: column of a model's reward of the action taken, for dr; without it the model is the mean "
-        "reward."
-    ),
+    _column("--q-hat", "a model's reward of the action taken, for doubly robust.", default="the mean reward"),
 ]
 QTarget = Annotated[
     str | None,
-    typer.Option(
-        help="ope: column of the model's mean over the target's actions; without it estimated from the log, "
-        "or q-hat itself where that does not differ between actions."
+    _column(
+        "--q-target",
+        "the model's mean reward over the target's actions.",
+        default="estimated from the log, or --q-hat where that is the same for all actions",
     ),
 ]
-User = Annotated[str | None, typer.Option(help="ope: column of the user; users are drawn whole.")]
-Action = Annotated[str | None, typer.Option(help="ope: column of the action, to fit chances.")]
+User = Annotated[str | None, _column("--user", "the user; users are drawn whole.", default="rows are drawn")]
+Action = Annotated[str | None, _column("--action", "the action, to fit chances.")]
 Given = Annotated[
     str | None,
-    typer.Option("--context", help="ope: columns of what the policies looked at, a,b; for fits and MIPS."),
+    _column("--context", "what the policies looked at, for fits and MIPS.", metavar="A,B"),
 ]
 Embedding = Annotated[
     str | None,
-    typer.Option(help="ope: columns of what the action is like, a,b: categories or a vector, for MIPS."),
+    _column("--embedding", "what the action is like, for MIPS: categories or a vector.", metavar="A,B"),
 ]
-Slate = Annotated[str | None, typer.Option("--request", help="ope: column of the slate of a row.")]
-Position = Annotated[str | None, typer.Option(help="ope: column of the row's position in it.")]
+Slate = Annotated[str | None, _column("--request", "the slate of a row, for slate estimators.")]
+Position = Annotated[str | None, _column("--position", "the row's position in its slate.")]
 Switch = Annotated[
-    float | None, typer.Option(min=0, help="ope: Switch-DR's largest weight; else chosen by its error.")
+    float | None,
+    option(
+        Group.LIMITS,
+        "ope: largest weight of Switch-DR.",
+        "--switch",
+        min=0,
+        metavar="X",
+        default="chosen by its error",
+    ),
 ]
 
 

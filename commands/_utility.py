@@ -7,12 +7,14 @@ from typing import Annotated, Any
 
 import typer
 
+from adstool.commands._options import Group, option
 from adstool.commands._output import say, table
 from adstool.config import Settings
 from adstool.workspace import Workspace
 
 Write = Annotated[
-    bool, typer.Option("--write", help="utility: write the chosen weights and the evidence to adstool.toml.")
+    bool,
+    option(Group.OUTPUT, "utility: write the chosen weights and the evidence to adstool.toml.", "--write"),
 ]
 LABELS = {
     "value": "advertiser value",

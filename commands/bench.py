@@ -6,23 +6,37 @@ from typing import Annotated
 
 import typer
 
+from adstool.commands import _options
 from adstool.commands._context import globals_of, open_workspace
+from adstool.commands._help import add_verb
 from adstool.commands._output import emit, next_verb, table
 from adstool.errors import AdstoolError
 
 
 def register(app: typer.Typer) -> None:
     """Add the verb to the application."""
-    app.command("bench")(bench)
+    add_verb(
+        app,
+        bench,
+        "adstool bench --only startup",
+        "adstool bench",
+    )
 
 
 def bench(
     context: typer.Context,
-    only: Annotated[str | None, typer.Option(help="Measure this figure alone; scaling only so.")] = None,
+    only: Annotated[
+        str | None,
+        _options.only(
+            "figure, or one of the long ones: scaling, rank_200k, rank_1m", "FIGURE", "all but the long ones"
+        ),
+    ] = None,
 ) -> None:
-    """Measure start-up, ingest, embedding, training, quantization and ranking, each beside its floor.
+    """Measure this machine's figures, each beside its floor.
 
-    The figures of the models are of this workspace when it has an index, else of the sample world.
+    startup, ingest_jsonl, embed, training, int8 and rank take about a minute; scaling trains a ranker at
+    five sizes and plots loss against compute, rank_200k and rank_1m time requests among many ads. Figures
+    of models are of this workspace when it has an index, else of the sample world.
     """
     from adstool.bench import measure
     from adstool.config import Settings

@@ -8,6 +8,8 @@ from typing import Annotated, Any
 import typer
 
 from adstool.commands._context import open_workspace
+from adstool.commands._help import add_verb
+from adstool.commands._options import argument
 from adstool.commands._output import emit, next_verb, table
 from adstool.errors import UsageError
 
@@ -18,14 +20,23 @@ MADE_BY = {"flat": "train engagement --train FILE --test FILE --label COLUMN"}
 
 def register(app: typer.Typer) -> None:
     """Add the verb to the application."""
-    app.command("calibrate")(calibrate)
+    add_verb(
+        app,
+        calibrate,
+        "adstool calibrate engagement",
+        "adstool calibrate lightweight --json",
+    )
 
 
 def calibrate(
     context: typer.Context,
-    model: Annotated[str, typer.Argument(help="engagement, lightweight, conversion or flat.")],
+    model: Annotated[str, argument(f"The model: {', '.join(MODELS[:-1])} or {MODELS[-1]}.", "MODEL")],
 ) -> None:
-    """Calibrate a model's probabilities: overall, by surface and by vertical of advertisers."""
+    """Make a model's probabilities mean what they say.
+
+    Overall, by surface and by vertical of advertisers, fitted on the validation split and judged on the
+    test split and on winners, the rows a ranking would choose.
+    """
     if model not in MODELS:
         raise UsageError(f"'{model}' has no probabilities to calibrate.", f"Models: {', '.join(MODELS)}.")
     workspace, settings = open_workspace(context)

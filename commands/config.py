@@ -7,16 +7,28 @@ from typing import Any
 import typer
 
 from adstool.commands._context import open_workspace
+from adstool.commands._help import add_verb
 from adstool.commands._output import emit, next_verb, table
 
 
 def register(app: typer.Typer) -> None:
     """Add the verb to the application."""
-    app.command("config")(config)
+    add_verb(
+        app,
+        config,
+        "adstool config",
+        "ADSTOOL_FUNNEL_SLATE=5 adstool config --json",
+    )
 
 
-def config(context: typer.Context) -> None:
-    """Show every setting, its value and where it came from."""
+def config(
+    context: typer.Context,
+) -> None:
+    """Show every setting, its value and where it came from.
+
+    A flag goes before the environment (ADSTOOL_<SECTION>_<KEY>), that before adstool.toml, that before the
+    default.
+    """
     from dataclasses import asdict
 
     from adstool.config import SECTIONS

@@ -10,6 +10,8 @@ from typing import Annotated
 import typer
 
 from adstool.commands._context import globals_of
+from adstool.commands._help import add_verb
+from adstool.commands._options import argument
 from adstool.commands._output import emit, next_verb, say
 from adstool.commands.run import run_pipeline
 from adstool.config import load_settings
@@ -18,14 +20,25 @@ from adstool.workspace import CONFIG_NAME, Workspace, write_text
 
 def register(app: typer.Typer) -> None:
     """Add the verb to the application."""
-    app.command("demo")(demo)
+    add_verb(
+        app,
+        demo,
+        "adstool demo",
+        "adstool demo shop",
+    )
 
 
 def demo(
     context: typer.Context,
-    directory: Annotated[Path | None, typer.Argument(help="The folder to make (default: demo).")] = None,
+    directory: Annotated[
+        Path | None, argument("The folder to make.", "DIR", "--workspace, else demo")
+    ] = None,
 ) -> None:
-    """Make a workspace, load the sample world and do every stage, to the report."""
+    """Make a workspace with the sample world and all of it done.
+
+    A minute on two cores: the world that ships with adstool is loaded, and every stage of `run` done, to
+    the report. A second time only what is stale is done.
+    """
     from adstool.ingestion.ingest import IngestOptions, ingest
     from adstool.warehouse import open_warehouse
 

@@ -5,17 +5,29 @@ from __future__ import annotations
 import typer
 
 from adstool.commands._context import globals_of
+from adstool.commands._help import add_verb
 from adstool.commands._output import emit, next_verb, show, table
 from adstool.errors import AdstoolError
 
 
 def register(app: typer.Typer) -> None:
     """Add the verb to the application."""
-    app.command("doctor")(doctor)
+    add_verb(
+        app,
+        doctor,
+        "adstool doctor",
+        "adstool doctor --json",
+    )
 
 
-def doctor(context: typer.Context) -> None:
-    """Check Python, libraries, processor, memory, disk and the workspace; say what to mend."""
+def doctor(
+    context: typer.Context,
+) -> None:
+    """Check machine and workspace, and say what to mend.
+
+    Exit 0 when all is fit for work, 1 when something must be mended; what is only odd is said and is no
+    fault.
+    """
     from adstool.doctor import examine
 
     options = globals_of(context)

@@ -8,7 +8,10 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from adstool.commands import _options
 from adstool.commands._context import open_workspace
+from adstool.commands._help import add_verb
+from adstool.commands._options import Group, argument, option
 from adstool.commands._output import emit, next_verb, say, table
 from adstool.errors import DataError, UsageError
 
@@ -21,27 +24,59 @@ SHOWN = 10  # failures listed for people; --json has all
 
 def register(app: typer.Typer) -> None:
     """Add the verb to the application."""
-    app.command("embed")(embed)
+    add_verb(
+        app,
+        embed,
+        "adstool embed",
+        "adstool embed ads --model ViT-B-32 --pretrained clip.safetensors",
+    )
 
 
 def embed(
     context: typer.Context,
-    what: Annotated[str, typer.Argument(help="ads, pins or all.")] = "all",
+    what: Annotated[str, argument(_options.KIND_OF_ITEMS, "ads|pins|all")] = "all",
+    images: Annotated[
+        Path | None, _options.images("that of each catalogue, as ingested", exists=True, file_okay=False)
+    ] = None,
     model: Annotated[
-        str | None, typer.Option(help="adstool-small, clip@RUN, local-dir:PATH or an open_clip name.")
+        str | None,
+        option(
+            Group.MODEL,
+            "adstool-small, clip@RUN of `train clip`, local-dir:PATH or a name of open_clip.",
+            "--model",
+            metavar="NAME",
+            setting="content.model",
+        ),
     ] = None,
     pretrained: Annotated[
-        str | None, typer.Option(help="Weights of an open_clip model: a checkpoint file, or a tag to fetch.")
+        str | None,
+        option(
+            Group.MODEL,
+            "Weights of an open_clip model: a checkpoint file, or a tag, which is downloaded.",
+            "--pretrained",
+            metavar="FILE|TAG",
+            setting="content.pretrained",
+        ),
     ] = None,
-    precision: Annotated[str | None, typer.Option(help="auto, fp32 or bf16.")] = None,
-    batch_size: Annotated[int | None, typer.Option(min=1, help="Items in a forward pass.")] = None,
-    images: Annotated[
-        Path | None, typer.Option(exists=True, file_okay=False, help="The folder of relative image paths.")
+    precision: Annotated[
+        str | None,
+        option(
+            Group.MODEL,
+            "Of the forward pass; auto is bf16 where the hardware has it.",
+            "--precision",
+            metavar="auto|fp32|bf16",
+            setting="content.precision",
+        ),
     ] = None,
-    engine: Annotated[str, typer.Option(help="local, or ray: workers of a Ray cluster.")] = "local",
-    workers: Annotated[int | None, typer.Option(min=1, help="Workers of the engine ray.")] = None,
+    batch_size: Annotated[int | None, _options.batch_size(setting="content.batch_size")] = None,
+    engine: _options.Engine = "local",
+    workers: _options.Workers = None,
 ) -> None:
-    """Embed pictures and titles with CLIP, only what is new or changed."""
+    """Embed pictures and texts with CLIP, only what is new or changed.
+
+    Vectors go into LanceDB, where `search`, `interests`, the rankers and `index` find them. adstool-small
+    ships with adstool; nothing is downloaded unless --pretrained names a tag.
+    """
     if what not in KINDS:
         raise UsageError(f"'{what}' cannot be embedded.", f"Use one of: {', '.join(KINDS)}.")
     if engine not in ("local", "ray"):

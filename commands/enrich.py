@@ -6,7 +6,10 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from adstool.commands import _options
 from adstool.commands._context import open_workspace
+from adstool.commands._help import add_verb
+from adstool.commands._options import Group, argument, option
 from adstool.commands._output import emit, next_verb, say, show, table
 from adstool.errors import AdstoolError, UsageError
 
@@ -19,27 +22,54 @@ SHOWN = 10  # problems listed for people; --json has all
 
 def register(app: typer.Typer) -> None:
     """Add the verb to the application."""
-    app.command("enrich")(enrich)
+    add_verb(
+        app,
+        enrich,
+        "adstool enrich ads --limit 100",
+        "adstool enrich --with llm --dry-run",
+    )
 
 
 def enrich(
     context: typer.Context,
-    what: Annotated[str, typer.Argument(help="ads, pins or all.")] = "all",
+    what: Annotated[str, argument(_options.KIND_OF_ITEMS, "ads|pins|all")] = "all",
     by: Annotated[
-        str, typer.Option("--with", help="clip, by the vectors, or llm, the model that [llm] names.")
+        str,
+        option(
+            Group.MODEL,
+            "clip, by the vectors, or llm, the model that setting llm.model names.",
+            "--with",
+            metavar="clip|llm",
+        ),
     ] = "clip",
-    limit: Annotated[int | None, typer.Option(min=0, help="Items asked about at most.")] = None,
-    dry_run: Annotated[
-        bool, typer.Option("--dry-run", help="Ask nothing; count, and estimate tokens and cost.")
-    ] = False,
-    retry_rejected: Annotated[
-        bool, typer.Option("--retry-rejected", help="Ask again where the answers did not fit the schema.")
-    ] = False,
     relevance: Annotated[
-        bool, typer.Option("--relevance", help="Grade logged queries and items 1-5, and teach the student.")
+        bool,
+        option(
+            Group.MODEL,
+            "With llm: grade logged queries and items 1 to 5, and teach a student to grade the rest.",
+            "--relevance",
+        ),
     ] = False,
+    limit: Annotated[
+        int | None, _options.limit("items, or pairs with --relevance,", "all that have no answer yet")
+    ] = None,
+    retry_rejected: Annotated[
+        bool,
+        option(
+            Group.RUNNING,
+            "With llm: ask again where answers did not fit the schema.",
+            "--retry-rejected",
+        ),
+    ] = False,
+    dry_run: _options.DryRun = False,
 ) -> None:
-    """Give items attributes, intents and audience; nothing unchanged is asked twice."""
+    """Give items attributes, intents and audience, cached.
+
+    With llm by any OpenAI-compatible endpoint (setting llm.base_url, its key in the variable that
+    llm.api_key_env names) or a local transformers folder, with adstool[llm]. Nothing unchanged is asked
+    twice; settings llm.max_calls and llm.max_tokens bound a run. --dry-run counts, and estimates tokens
+    and cost.
+    """
     if what not in KINDS:
         raise UsageError(f"'{what}' cannot be enriched.", f"Use one of: {', '.join(KINDS)}.")
     if by not in ("clip", "llm"):

@@ -12,36 +12,31 @@ import typer
 
 from adstool.commands import _compare, _ope, _utility
 from adstool.commands._context import open_workspace
+from adstool.commands._help import add_verb
+from adstool.commands._options import Group, argument, option
 from adstool.commands._output import emit, next_verb, say, table
 from adstool.errors import UsageError
 
 
 def register(app: typer.Typer) -> None:
     """Add the verb to the application."""
-    app.command("evaluate")(evaluate)
+    add_verb(
+        app,
+        evaluate,
+        "adstool evaluate engagement",
+        "adstool evaluate ope --log log.csv --reward reward --propensity p --target q",
+        refused="a limit of --gate broken, or a log that cannot tell",
+    )
 
 
 def evaluate(
     context: typer.Context,
     stage: Annotated[
         str,
-        typer.Argument(
-            help="interests, retrieval, lightweight, engagement, conversion, funnel, all; utility; ope"
+        argument(
+            "interests, retrieval, lightweight, engagement, conversion, funnel or all; utility; ope.", "STAGE"
         ),
     ] = "all",
-    gate: Annotated[
-        Path | None,
-        typer.Option(help="A TOML file of limits, [stage] metric = {min, max}; exit is 3 when one fails."),
-    ] = None,
-    compare: Annotated[
-        tuple[str, str] | None,
-        typer.Option(
-            metavar="RUN_A RUN_B",
-            help="What B is worth against A: engagement@r1, perhaps with a form, engagement@r1:fp32, :int8, "
-            ":int4 or :uncalibrated.",
-        ),
-    ] = None,
-    write: _utility.Write = False,
     log: _ope.Log = None,
     reward: _ope.Reward = None,
     propensity: _ope.Propensity = None,
@@ -54,12 +49,40 @@ def evaluate(
     embedding: _ope.Embedding = None,
     slate: _ope.Slate = None,
     position: _ope.Position = None,
+    compare: Annotated[
+        tuple[str, str] | None,
+        option(
+            Group.MODEL,
+            "Two runs instead of a stage: what the second is worth, in metrics and money. A run is "
+            "engagement@r1, perhaps in a form: engagement@r1:fp32, :int8, :int4 or :uncalibrated.",
+            "--compare",
+            metavar="RUN_A RUN_B",
+            default="none",
+        ),
+    ] = None,
+    gate: Annotated[
+        Path | None,
+        option(
+            Group.LIMITS,
+            "A toml file of limits: [stage] metric = { min = 0.7, max = 0.9 }.",
+            "--gate",
+            metavar="FILE",
+            default="none",
+        ),
+    ] = None,
     switch: _ope.Switch = None,
+    write: _utility.Write = False,
 ) -> None:
-    """Measure each stage on the last part of the log, with intervals from resampling users.
+    """Measure each stage offline, with intervals, beside baselines.
 
-    `evaluate utility` tries other weights of the utility on logged auctions. `evaluate ope` needs no
-    workspace: it says what another policy would have earned, from a logged table.
+    On the last part of the log, with 95 % intervals from resampling users, by slices, and in a synthetic
+    world beside the truth.
+
+    evaluate utility holds logged auctions again under other weights of [[actions]] and
+    auction.utility_weight; --write puts the chosen ones with their evidence into adstool.toml.
+
+    evaluate ope needs no workspace: it says what another policy would have earned, from a logged table
+    (IPS, SNIPS, doubly robust, Switch-DR, MIPS, slates).
     """
     if stage == "ope":
         columns = {

@@ -7,7 +7,10 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from adstool.commands import _options
 from adstool.commands._context import open_workspace
+from adstool.commands._help import add_verb
+from adstool.commands._options import Group, argument, option
 from adstool.commands._output import emit, next_verb, say
 from adstool.errors import UsageError
 
@@ -17,37 +20,69 @@ if TYPE_CHECKING:
 
 def register(app: typer.Typer) -> None:
     """Add the verb to the application."""
-    app.command("ingest")(ingest)
+    add_verb(
+        app,
+        ingest,
+        "adstool ingest world",
+        "adstool ingest events.csv --table events --map uid=user_id --map when=ts --dry-run",
+    )
 
 
 def ingest(
     context: typer.Context,
-    paths: Annotated[list[str], typer.Argument(help="Files, folders, or - for standard input.")],
-    table_name: Annotated[
-        str | None, typer.Option("--table", help="The table; otherwise file names say.")
-    ] = None,
+    paths: Annotated[list[str], argument("Files, folders, or - for standard input.", "PATH...")],
+    table_name: Annotated[str | None, _options.table("of a file the one its name says")] = None,
     source: Annotated[
         str | None,
-        typer.Option(help="A public format: movielens, sequences, taobao-ad, criteo, avazu, ipinyou."),
-    ] = None,
-    mapping: Annotated[
-        list[str] | None, typer.Option("--map", metavar="column=field", help="Their column is our field.")
+        option(
+            Group.DATA,
+            "A data set as it is published: movielens, taobao-ad, criteo, avazu, open-bandit or ipinyou; or "
+            "sequences, files of `user item` in time order.",
+            "--source",
+            metavar="NAME",
+            default="none: columns are named as in the tables",
+        ),
     ] = None,
     kind: Annotated[
-        str | None, typer.Option("--format", help="jsonl, csv or parquet; otherwise names and contents say.")
+        str | None,
+        option(
+            Group.DATA,
+            "How files are written.",
+            "--format",
+            metavar="jsonl|csv|parquet",
+            default="told by names and contents",
+        ),
     ] = None,
-    images: Annotated[
-        Path | None, typer.Option(help="Image paths start here, not at the catalogue's folder.")
+    images: Annotated[Path | None, _options.images("the folder of the catalogue")] = None,
+    mapping: Annotated[
+        list[str] | None,
+        option(
+            Group.COLUMNS,
+            "Their column is our field, such as uid=user_id.",
+            "--map",
+            metavar="COLUMN=FIELD",
+            default="columns are named as our fields",
+        ),
     ] = None,
     on_error: Annotated[
-        str, typer.Option(help="quarantine keeps refused rows in rejects; abort stops at the first.")
+        str,
+        option(
+            Group.RUNNING,
+            "quarantine keeps refused rows for `adstool rejects`; abort stops at the first.",
+            "--on-error",
+            metavar="quarantine|abort",
+        ),
     ] = "quarantine",
-    dry_run: Annotated[bool, typer.Option("--dry-run", help="Read and check all, write nothing.")] = False,
+    dry_run: _options.DryRun = False,
 ) -> None:
-    """Load files into the warehouse: jsonl, csv and parquet, also .gz and .zst.
+    """Load files into the warehouse: jsonl, csv and parquet.
 
-    Every row is taken, recognised as a duplicate, or refused with file, line and reason. Loading a file
-    again changes nothing.
+    Files may be compressed (.gz, .zst), come in folders or from standard input. Every row is taken,
+    recognised as a duplicate, or refused with file, line and reason; loading a file again changes nothing.
+    Columns that no table has are kept as attributes. --dry-run reads and checks everything.
+
+    --source reads public data as published: of ipinyou bids with floor, bid and paid price, impressions,
+    clicks and conversions; of criteo and avazu a flat table for `train engagement --train criteo`.
     """
     from adstool.ingestion.ingest import IngestOptions, dry_run_warehouse
     from adstool.ingestion.ingest import ingest as load

@@ -8,20 +8,31 @@ from typing import Annotated
 
 import typer
 
+from adstool.commands._help import add_verb
+from adstool.commands._options import argument
 from adstool.commands._output import emit, next_verb, say
 from adstool.workspace import CONFIG_NAME, write_text
 
 
 def register(app: typer.Typer) -> None:
     """Add the verb to the application."""
-    app.command("init")(init)
+    add_verb(
+        app,
+        init,
+        "adstool init shop",
+        "adstool --json init",
+    )
 
 
 def init(
     context: typer.Context,
-    directory: Annotated[Path, typer.Argument(help="The folder to make.")] = Path("."),
+    directory: Annotated[Path, argument("The folder to make.", "DIR", "this folder")] = Path("."),
 ) -> None:
-    """Make a workspace: a folder with a commented adstool.toml."""
+    """Make a workspace: a folder with a commented adstool.toml.
+
+    An adstool.toml that is there stays as it is. The workspace of every other verb is --workspace, else
+    ADSTOOL_WORKSPACE, else the nearest folder upward that holds an adstool.toml.
+    """
     root = directory.resolve()
     existed = (root / CONFIG_NAME).is_file()
     if not existed:

@@ -6,25 +6,39 @@ from typing import Annotated, Any
 
 import typer
 
+from adstool.commands import _options
 from adstool.commands._context import open_workspace
+from adstool.commands._help import add_verb
+from adstool.commands._options import Group, argument, option
 from adstool.commands._output import emit, next_verb, say, table
 
 
 def register(app: typer.Typer) -> None:
     """Add the verb to the application."""
-    app.command("interests")(interests)
+    add_verb(
+        app,
+        interests,
+        "adstool interests u1 --limit 3",
+        "adstool interests --refresh",
+    )
 
 
 def interests(
     context: typer.Context,
-    user: Annotated[str | None, typer.Argument(help="A user; all users together when not given.")] = None,
+    user: Annotated[str | None, argument("A user_id.", "USER", "all users together")] = None,
     refresh: Annotated[
-        bool, typer.Option("--refresh", help="Bring interests up to the data as it is now.")
+        bool, option(Group.RUNNING, "Bring interests up to the data as it is now.", "--refresh")
     ] = False,
-    full: Annotated[bool, typer.Option("--full", help="With --refresh: add up everything again.")] = False,
-    limit: Annotated[int, typer.Option("--limit", min=1, help="Interests shown of every kind.")] = 10,
+    full: Annotated[
+        bool, option(Group.RUNNING, "With --refresh: add up everything again.", "--full")
+    ] = False,
+    limit: Annotated[int, _options.limit("interests of every kind", least=1)] = 10,
 ) -> None:
-    """Show what a user wants, or what users want, and what that is inferred from."""
+    """Show what a user wants, or users want, with the evidence.
+
+    By category, topic, intent and semantic id, inferred from what was done on the site and bought off it;
+    a hide counts against. Setting interests.offsite = false leaves what was bought out everywhere.
+    """
     from adstool.errors import UsageError
 
     if full and not refresh:

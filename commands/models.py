@@ -8,16 +8,27 @@ from typing import Any
 import typer
 
 from adstool.commands._context import open_workspace
+from adstool.commands._help import add_verb
 from adstool.commands._output import emit, next_verb, say, table
 
 
 def register(app: typer.Typer) -> None:
     """Add the verb to the application."""
-    app.command("models")(models)
+    add_verb(
+        app,
+        models,
+        "adstool models",
+        "adstool models --json",
+    )
 
 
-def models(context: typer.Context) -> None:
-    """List every model run with its data, duration and test metrics; the run in use is marked."""
+def models(
+    context: typer.Context,
+) -> None:
+    """List every model run with its figures, and the one in use.
+
+    Its data, duration, test metrics, size and the form that serves: full precision or quantized.
+    """
     from adstool.workspace import read_json
 
     workspace, _ = open_workspace(context)

@@ -7,24 +7,45 @@ from typing import Annotated, Any
 import typer
 
 from adstool.commands._context import open_workspace
+from adstool.commands._help import add_verb
+from adstool.commands._options import Group, option
 from adstool.commands._output import emit, next_verb, say, table
 
 
 def register(app: typer.Typer) -> None:
     """Add the verb to the application."""
-    app.command("quota")(quota)
+    add_verb(
+        app,
+        quota,
+        "adstool quota --requests 100",
+        "adstool quota --budget-ms 5",
+    )
 
 
 def quota(
     context: typer.Context,
     budget_ms: Annotated[
         float | None,
-        typer.Option(min=0.001, help="Milliseconds for sources and lightweight ranker; else a count."),
+        option(
+            Group.LIMITS,
+            "Milliseconds that sources and lightweight ranker may take.",
+            "--budget-ms",
+            min=0.001,
+            metavar="MS",
+            default="as many candidates as setting funnel.retrieve",
+        ),
     ] = None,
-    requests: Annotated[int, typer.Option(min=20, help="Logged requests that are asked again.")] = 400,
+    requests: Annotated[
+        int,
+        option(Group.LIMITS, "Logged requests that are asked again.", "--requests", min=20, metavar="N"),
+    ] = 400,
 ) -> None:
-    """Learn from logged requests how deep each source is worth asking, for as many candidates as [funnel]
-    retrieve says or in a budget of time."""
+    """Learn how many candidates each source may bring.
+
+    Logged requests are asked again at full depth; depths are learned by segment of requests and compared,
+    on requests held out, with equal and hand-set quotas. Not a stage of `run`: run it after `index` when
+    sources or models change. Setting funnel.quotas goes before what was learned.
+    """
     workspace, settings = open_workspace(context)
     from adstool.evaluation.quota import learn_quota
     from adstool.warehouse import open_warehouse

@@ -12,7 +12,10 @@ from typing import TYPE_CHECKING, Annotated, Any, TextIO
 
 import typer
 
+from adstool.commands import _options
 from adstool.commands._context import globals_of, open_workspace
+from adstool.commands._help import add_verb
+from adstool.commands._options import Group, option
 from adstool.commands._output import print_line, say, show, table
 from adstool.errors import AdstoolError, DataError, UsageError, WorkspaceLocked
 
@@ -27,27 +30,85 @@ MOST_ROWS = 4_000_000  # candidates in memory at which the stream waits for the 
 
 def register(app: typer.Typer) -> None:
     """Add the verb to the application."""
-    app.command("rank")(rank)
+    add_verb(
+        app,
+        rank,
+        "adstool rank --user u1 -k 5 --explain",
+        "adstool rank --requests requests.jsonl --json",
+    )
 
 
 def rank(
     context: typer.Context,
-    user: Annotated[str | None, typer.Option(help="Whose slate; anybody gets one.")] = None,
+    user: Annotated[
+        str | None,
+        option(
+            Group.DATA,
+            "Whose slate; somebody unknown gets one too.",
+            "--user",
+            metavar="ID",
+            default="those of --requests",
+        ),
+    ] = None,
+    surface: Annotated[
+        str | None,
+        option(
+            Group.DATA,
+            "With --user: where the slate is shown, such as home.",
+            "--surface",
+            metavar="NAME",
+            default="not known",
+        ),
+    ] = None,
+    query: Annotated[
+        str | None,
+        option(
+            Group.DATA, "With --user: what is searched for.", "--query", metavar="TEXT", default="nothing"
+        ),
+    ] = None,
     requests: Annotated[
-        Path | None, typer.Option(help="JSON Lines of requests, a slate each; - is stdin.", allow_dash=True)
+        Path | None,
+        option(
+            Group.DATA,
+            "JSON Lines of requests, a slate each; - is standard input.",
+            "--requests",
+            metavar="FILE",
+            default="that of --user",
+            allow_dash=True,
+        ),
     ] = None,
-    slate: Annotated[int | None, typer.Option("-k", min=1, max=1000, help="Items in a slate.")] = None,
-    surface: Annotated[str | None, typer.Option(help="Where the slate is shown, with --user.")] = None,
-    query: Annotated[str | None, typer.Option(help="What the user searches for, with --user.")] = None,
-    budget_ms: Annotated[
-        float | None, typer.Option(min=0.1, help="Leave out what would make a request take longer.")
-    ] = None,
-    explain: Annotated[bool, typer.Option("--explain", help="Why each item is there.")] = False,
     at: Annotated[
-        str | None, typer.Option(metavar="TS", help="Rank with what was known at that time (ISO 8601).")
+        str | None,
+        option(
+            Group.DATA,
+            "Rank with what was known at that time (ISO 8601).",
+            "--at",
+            metavar="TS",
+            default="of the request, else of the last event indexed",
+        ),
     ] = None,
+    slate: Annotated[int | None, _options.count(setting="funnel.slate", max=1000)] = None,
+    budget_ms: Annotated[
+        float | None,
+        option(
+            Group.LIMITS,
+            "Milliseconds of a request; what would take longer is left out.",
+            "--budget-ms",
+            min=0.1,
+            metavar="MS",
+            setting="funnel.budget_ms",
+        ),
+    ] = None,
+    explain: Annotated[bool, option(Group.OUTPUT, "Say why each item is there.", "--explain")] = False,
 ) -> None:
-    """Slates of ranked items. Without a time in the request, it is the moment of the last event indexed."""
+    """Rank slates for a user or for requests, one JSON line each.
+
+    A request is {"user_id": "u1", "surface": "home", "query": null, "ts": null, "request_id": null, "k":
+    10}; only user_id is needed. Campaigns that have spent their daily_budget, by what their slots are
+    expected to cost, are left out of the search until the next day. Where a stage fails, `fallbacks` of
+    the slate says why and what was served instead. Every candidate of every stage goes into the funnel
+    log.
+    """
     if (user is None) == (requests is None):
         raise UsageError("Give either --user or --requests.", "adstool rank --user u1")
     if requests is not None and (surface is not None or query is not None):

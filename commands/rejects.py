@@ -6,19 +6,26 @@ from typing import Annotated
 
 import typer
 
+from adstool.commands import _options
 from adstool.commands._context import open_workspace
+from adstool.commands._help import add_verb
 from adstool.commands._output import emit, next_verb, say, table
 
 
 def register(app: typer.Typer) -> None:
     """Add the verb to the application."""
-    app.command("rejects")(rejects)
+    add_verb(
+        app,
+        rejects,
+        "adstool rejects",
+        "adstool rejects --table events --limit 5",
+    )
 
 
 def rejects(
     context: typer.Context,
-    table_name: Annotated[str | None, typer.Option("--table", help="Of one table only.")] = None,
-    limit: Annotated[int, typer.Option(min=0, help="How many to show.")] = 20,
+    table_name: Annotated[str | None, _options.table("all of them")] = None,
+    limit: Annotated[int, _options.limit("rows")] = 20,
 ) -> None:
     """Show the rows that were refused, with file, line and reason."""
     from adstool.warehouse import open_warehouse

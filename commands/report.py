@@ -3,27 +3,33 @@
 from __future__ import annotations
 
 from datetime import UTC, datetime
-from pathlib import Path
-from typing import Annotated
 
 import typer
 
+from adstool.commands import _options
 from adstool.commands._context import open_workspace
+from adstool.commands._help import add_verb
 from adstool.commands._output import emit, next_verb, say
 
 
 def register(app: typer.Typer) -> None:
     """Add the verb to the application."""
-    app.command("report")(report)
+    add_verb(
+        app,
+        report,
+        "adstool report",
+        "adstool report --output report.html",
+    )
 
 
 def report(
     context: typer.Context,
-    output: Annotated[
-        Path | None, typer.Option("--output", "-o", help="Where to write it; else reports/DATE.html.")
-    ] = None,
+    output: _options.Output = None,
 ) -> None:
-    """Write one HTML file: data, models, figures with intervals, slates with pictures."""
+    """Write one HTML file: data, models, figures, slates with pictures.
+
+    It needs nothing else to be read, and goes to reports/ of the workspace unless --output says otherwise.
+    """
     workspace, settings = open_workspace(context)
     if output is not None and output.is_dir():
         from adstool.errors import UsageError

@@ -7,7 +7,10 @@ from typing import Annotated, Any
 
 import typer
 
+from adstool.commands import _options
 from adstool.commands._context import open_workspace
+from adstool.commands._help import add_verb
+from adstool.commands._options import Group, option
 from adstool.commands._output import emit, next_verb, say
 from adstool.config import Settings
 from adstool.workspace import Workspace
@@ -15,16 +18,35 @@ from adstool.workspace import Workspace
 
 def register(app: typer.Typer) -> None:
     """Add the verb to the application."""
-    app.command("run")(run)
+    add_verb(
+        app,
+        run,
+        "adstool run --dry-run",
+        "adstool run --only report",
+    )
 
 
 def run(
     context: typer.Context,
-    start: Annotated[str | None, typer.Option("--from", help="Do this stage and all after it.")] = None,
-    only: Annotated[str | None, typer.Option(help="Do this stage alone.")] = None,
-    dry_run: Annotated[bool, typer.Option("--dry-run", help="Say what would be done, and why.")] = False,
+    start: Annotated[
+        str | None,
+        option(
+            Group.RUNNING,
+            "This stage and all after it, stale or not.",
+            "--from",
+            metavar="STAGE",
+            default="every stale stage",
+        ),
+    ] = None,
+    only: Annotated[str | None, _options.only("stage", "STAGE", "every stale stage")] = None,
+    dry_run: _options.DryRun = False,
 ) -> None:
-    """Do every stale stage in order: embed, train, calibrate, quantize, index, evaluate, report."""
+    """Do every stale stage in order, each with the reason.
+
+    Stages: embed, semantic, interests, retrieval, lightweight, engagement, calibrate, quantize,
+    conversion, index, evaluate, report. What data and settings have not changed is not done again; what
+    was cut off goes on.
+    """
     workspace, settings = open_workspace(context)
     payload = run_pipeline(context, workspace, settings, start=start, only=only, dry_run=dry_run)
     if emit(context, payload):

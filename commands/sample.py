@@ -3,36 +3,68 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
+from adstool.commands import _options
+from adstool.commands._help import add_verb
+from adstool.commands._options import Group, argument, option
 from adstool.commands._output import emit, next_verb, say, table
 from adstool.errors import UsageError
 
 
 def register(app: typer.Typer) -> None:
     """Add the verb to the application."""
-    app.command("sample")(sample)
+    add_verb(
+        app,
+        sample,
+        "adstool sample world --users 100 --ads 60 --pins 60 --days 7",
+        "adstool sample world --preset full --seed 1",
+    )
+
+
+def _size(text: str, name: str, least: int) -> Any:
+    default = "of the preset; with --catalog its items" if name in ("--ads", "--pins") else "of the preset"
+    return option(Group.DATA, text, name, min=least, metavar="N", default=default)
 
 
 def sample(
     context: typer.Context,
-    directory: Annotated[Path, typer.Argument(help="The folder to write; new, empty, or a former sample.")],
-    users: Annotated[int | None, typer.Option(help="How many people use the site.")] = None,
-    ads: Annotated[int | None, typer.Option(help="How many ads there are.")] = None,
-    pins: Annotated[int | None, typer.Option(help="How many pins there are.")] = None,
-    days: Annotated[int | None, typer.Option(help="How many days the log covers.")] = None,
-    seed: Annotated[int | None, typer.Option(help="The same seed gives the same bytes.")] = None,
+    directory: Annotated[Path, argument("The folder to write; new, empty, or a former sample.", "DIR")],
+    users: Annotated[int | None, _size("People on the site.", "--users", 10)] = None,
+    ads: Annotated[int | None, _size("Ads.", "--ads", 20)] = None,
+    pins: Annotated[int | None, _size("Pins.", "--pins", 20)] = None,
+    days: Annotated[int | None, _size("Days of traffic.", "--days", 1)] = None,
     preset: Annotated[
-        str, typer.Option(help="small: raised rates; full: a million events at the rates of the trade.")
+        str,
+        option(
+            Group.DATA,
+            "small: rates of action raised, so that little data teaches much; full: a million events at the "
+            "rates of the trade.",
+            "--preset",
+            metavar="small|full",
+        ),
     ] = "small",
     catalog: Annotated[
-        Path | None, typer.Option(help="A CSV of real items, to make activity over them instead.")
+        Path | None,
+        option(
+            Group.DATA,
+            "A csv of real items, to make activity over them.",
+            "--catalog",
+            metavar="FILE",
+            default="items are made up",
+        ),
     ] = None,
-    images: Annotated[Path | None, typer.Option(help="The folder of the catalogue's pictures.")] = None,
+    images: Annotated[Path | None, _options.images("the folder of --catalog")] = None,
+    seed: Annotated[int | None, _options.seed("of the preset, 7")] = None,
 ) -> None:
-    """Write a synthetic world: catalogues, pictures, events, conversions, and its hidden truth in truth/."""
+    """Write a synthetic world: users, ads, pins, events, conversions.
+
+    Beside catalogues, pictures and logs stands the hidden truth in truth/: the rates from which every
+    click was drawn, so that the best possible result is known. With --catalog the activity is over items
+    of a real catalogue; half of them become ads, the others pins, unless --ads or --pins say otherwise.
+    """
     if images is not None and catalog is None:
         raise UsageError("--images goes with --catalog.", "Name the catalogue: --catalog items.csv")
     from adstool.world import config as settings

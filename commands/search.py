@@ -8,7 +8,10 @@ from typing import Annotated
 
 import typer
 
+from adstool.commands import _options
 from adstool.commands._context import open_workspace
+from adstool.commands._help import add_verb
+from adstool.commands._options import Group, argument, option
 from adstool.commands._output import emit, next_verb, table
 from adstool.errors import DataError, UsageError
 
@@ -17,26 +20,50 @@ KINDS = {"ads": ("ad",), "pins": ("pin",)}
 
 def register(app: typer.Typer) -> None:
     """Add the verb to the application."""
-    app.command("search")(search)
+    add_verb(
+        app,
+        search,
+        'adstool search "striped shoes" --in ads -k 5',
+        "adstool search --image lamp.png --category lamps --active-at now",
+    )
 
 
 def search(
     context: typer.Context,
-    text: Annotated[str | None, typer.Argument(help="What to look for, in words.")] = None,
-    image: Annotated[Path | None, typer.Option(help="A picture to look for.")] = None,
-    where: Annotated[str | None, typer.Option("--in", help="ads or pins; both when not given.")] = None,
-    k: Annotated[int, typer.Option("-k", min=1, help="How many results.")] = 10,
+    text: Annotated[str | None, argument("What to look for, in words.", "TEXT", "--image")] = None,
+    image: Annotated[
+        Path | None,
+        option(Group.DATA, "A picture to look for.", "--image", metavar="FILE", default="TEXT"),
+    ] = None,
+    where: Annotated[
+        str | None,
+        option(Group.DATA, "Which items.", "--in", metavar="ads|pins", default="both"),
+    ] = None,
     category: Annotated[
-        list[str] | None, typer.Option(help="Only items of this category; repeat it for more.")
+        list[str] | None,
+        option(Group.DATA, "Only items of this category.", "--category", metavar="NAME", default="any"),
     ] = None,
     advertiser: Annotated[
-        list[str] | None, typer.Option(help="Only ads of this advertiser_id; repeat it for more.")
+        list[str] | None,
+        option(Group.DATA, "Only ads of this advertiser_id.", "--advertiser", metavar="ID", default="any"),
     ] = None,
     active_at: Annotated[
-        str | None, typer.Option(metavar="TS", help="Only items there and running at that time; or now.")
+        str | None,
+        option(
+            Group.DATA,
+            "Only items that were there, and ads that ran, at that time (ISO 8601, or now).",
+            "--active-at",
+            metavar="TS",
+            default="any time",
+        ),
     ] = None,
+    k: Annotated[int, _options.count()] = 10,
 ) -> None:
-    """Find the items nearest to a text or a picture."""
+    """Find the items nearest to a text or a picture.
+
+    Words of the text that stand in titles count beside the vectors (setting content.words). Filters are
+    part of the search, so that -k items come back where there are so many.
+    """
     if where is not None and where not in KINDS:
         raise UsageError(f"--in {where} cannot be searched.", f"Use one of: {', '.join(KINDS)}.")
     moment = _moment(active_at)

@@ -8,34 +8,88 @@ from typing import Annotated
 import typer
 
 from adstool.commands._context import open_workspace
+from adstool.commands._help import add_verb
+from adstool.commands._options import Group, option
 from adstool.commands._output import emit, say
 from adstool.errors import AdstoolError
 
 
 def register(app: typer.Typer) -> None:
     """Add the verb to the application."""
-    app.command("serve")(serve)
+    add_verb(
+        app,
+        serve,
+        "adstool serve --port 8080",
+        "SERVE_TOKEN=secret adstool serve --token-env SERVE_TOKEN --deadline-ms 200",
+    )
 
 
 def serve(
     context: typer.Context,
     host: Annotated[
-        str | None, typer.Option(help="The address to listen at; 127.0.0.1 if not given.")
+        str | None,
+        option(Group.RUNNING, "The address to listen at.", "--host", metavar="ADDRESS", setting="serve.host"),
     ] = None,
     port: Annotated[
-        int | None, typer.Option(min=0, max=65535, help="8080 if not given; 0 takes any free one.")
+        int | None,
+        option(
+            Group.RUNNING,
+            "The port; 0 takes any free one.",
+            "--port",
+            min=0,
+            max=65535,
+            metavar="N",
+            setting="serve.port",
+        ),
     ] = None,
     token_env: Annotated[
         str | None,
-        typer.Option(metavar="NAME", help="The environment variable that holds the token callers need."),
+        option(
+            Group.RUNNING,
+            "The environment variable that holds the token callers need.",
+            "--token-env",
+            metavar="NAME",
+            setting="serve.token_env",
+        ),
     ] = None,
     search: Annotated[
-        bool | None, typer.Option("--search", help="Answer POST /search, too, by a process that loads torch.")
+        bool | None,
+        option(
+            Group.RUNNING,
+            "Answer POST /search, too, by a process of its own, since it loads torch.",
+            "--search",
+            setting="serve.search",
+        ),
     ] = None,
-    deadline_ms: Annotated[float | None, typer.Option(min=1, help="No answer is later than this.")] = None,
-    queue: Annotated[int | None, typer.Option(min=1, help="Requests that may wait; beyond it 503.")] = None,
+    deadline_ms: Annotated[
+        float | None,
+        option(
+            Group.LIMITS,
+            "Milliseconds after which an answer is none.",
+            "--deadline-ms",
+            min=1,
+            metavar="MS",
+            setting="serve.deadline_ms",
+        ),
+    ] = None,
+    queue: Annotated[
+        int | None,
+        option(
+            Group.LIMITS,
+            "Requests that may wait; beyond it 503.",
+            "--queue",
+            min=1,
+            metavar="N",
+            setting="serve.queue",
+        ),
+    ] = None,
 ) -> None:
-    """Answer POST /rank and /search, GET /healthz, /readyz and /metrics over HTTP until SIGTERM or Ctrl-C."""
+    """Answer requests for slates over HTTP, until SIGTERM or Ctrl-C.
+
+    POST /rank, with --search POST /search, GET /healthz, /readyz and /metrics; a bounded queue,
+    deadlines, a token; newer models and indexes are taken up while it runs. It needs pip install
+    'adstool[serve]'.
+    """
     flags = {
         "serve.host": host,
         "serve.port": port,

@@ -7,52 +7,99 @@ from typing import Annotated
 
 import typer
 
+from adstool.commands import _options
+from adstool.commands._help import add_verb
+from adstool.commands._options import Group, option
 from adstool.commands._simulate_days import simulate_market
 from adstool.commands._simulate_replay import simulate_replay
 
 
 def register(app: typer.Typer) -> None:
     """Add the verb to the application."""
-    app.command("simulate")(simulate)
+    add_verb(
+        app,
+        simulate,
+        "adstool simulate --days 2 --requests 2000 --asked 50 --arms current,vcg",
+        "adstool simulate --requests 2000 --asked 50 --arms current --format spotlight.toml",
+    )
 
 
 def simulate(
     context: typer.Context,
-    days: Annotated[int, typer.Option(help="Days of traffic.")] = 7,
     arms: Annotated[
         str,
-        typer.Option(
-            help="Arms, the first being what others are compared with: current, gsp, vcg, first_price, "
-            "fixed, linear, ortb, pid, dual, engagement@RUN, conversion@RUN, value*0.8 or a toml file of "
-            "settings; parts of one arm are joined by +."
+        option(
+            Group.MARKET,
+            "Arms, comma-separated, the first being what others are compared with: current, gsp, vcg, "
+            "first_price, fixed, linear, ortb, pid, dual, engagement@RUN, conversion@RUN, value*0.8 or a "
+            "toml file of settings; parts of one arm are joined by +.",
+            "--arms",
+            metavar="A,B",
         ),
     ] = "current,dual",
     form: Annotated[
-        Path | None, typer.Option("--format", help="A toml file with a [[formats]] entry to try.")
-    ] = None,
-    requests: Annotated[int, typer.Option(help="Requests of all days; 0: as many as the log has.")] = 0,
-    asked: Annotated[
-        int, typer.Option(help="Logged requests sent through the funnel; more than these repeat them.")
-    ] = 1000,
-    split: Annotated[
-        bool, typer.Option("--split", help="Each arm gets its share of users and budgets.")
-    ] = False,
-    seed: Annotated[int, typer.Option(help="The same seed gives the same result.")] = 0,
-    replay: Annotated[
         Path | None,
-        typer.Option(
-            help="Recorded auctions to bid on instead: lines of click, market price, predicted CTR."
+        option(
+            Group.MARKET,
+            "A toml file with a [[formats]] entry to try.",
+            "--format",
+            metavar="FILE",
+            default="those of the settings",
         ),
     ] = None,
+    split: Annotated[
+        bool, option(Group.MARKET, "Each arm gets its share of users and budgets.", "--split")
+    ] = False,
+    days: Annotated[int, option(Group.MARKET, "Days of traffic.", "--days", metavar="N")] = 7,
+    requests: Annotated[
+        int,
+        option(Group.MARKET, "Requests of all days; 0: as many as the log has.", "--requests", metavar="N"),
+    ] = 0,
+    asked: Annotated[
+        int,
+        option(
+            Group.MARKET,
+            "Logged requests sent through the funnel; where there are more requests these are repeated.",
+            "--asked",
+            metavar="N",
+        ),
+    ] = 1000,
+    replay: Annotated[
+        Path | None,
+        option(
+            Group.DATA,
+            "Recorded auctions to bid on: lines of click (0 or 1), market price, predicted click rate.",
+            "--replay",
+            metavar="FILE",
+            default="days of this workspace's market",
+        ),
+    ] = None,
+    strategy: Annotated[
+        str,
+        option(
+            Group.MARKET,
+            "With --replay: the strategy of bidding.",
+            "--strategy",
+            metavar="fixed|linear|ortb|pid|dual|all",
+        ),
+    ] = "all",
     budget: Annotated[
         str,
-        typer.Option(help="With --replay: an amount, a share of what all auctions cost, or all shares."),
+        option(
+            Group.MARKET,
+            "With --replay: an amount of money, a share of what all auctions cost, or all for 1/2 to 1/64.",
+            "--budget",
+            metavar="SHARE|MONEY|all",
+        ),
     ] = "1/8",
-    strategy: Annotated[
-        str, typer.Option(help="With --replay: fixed, linear, ortb, pid, dual, or all.")
-    ] = "all",
+    seed: Annotated[int, _options.seed()] = 0,
 ) -> None:
-    """What a change of auction, bidding, models or formats is worth, before anything ships."""
+    """Try auctions, bidding, models and formats before they ship.
+
+    Days of the market under two or more arms: revenue, value, return on ad spend, hides, budgets and
+    targets, and their differences with 95 % intervals. --replay bids on recorded auctions instead, fitted
+    on their first half, and needs no workspace.
+    """
     if replay is not None:
         simulate_replay(context, replay, budget, strategy)
         return

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Annotated
 
 import typer
 
+from adstool.commands import _options
 from adstool.commands._context import open_workspace
+from adstool.commands._help import add_verb
+from adstool.commands._options import argument
 from adstool.commands._output import emit, say, table
 
 SHOWN = 1000  # rows of a table for people
@@ -15,17 +17,24 @@ SHOWN = 1000  # rows of a table for people
 
 def register(app: typer.Typer) -> None:
     """Add the verb to the application."""
-    app.command("sql")(sql)
+    add_verb(
+        app,
+        sql,
+        'adstool sql "select action, count(*) from events group by action"',
+        'adstool sql "from rejects" --output rejects.csv',
+    )
 
 
 def sql(
     context: typer.Context,
-    query: Annotated[str, typer.Argument(help="One SQL statement of DuckDB that reads.")],
-    output: Annotated[
-        Path | None, typer.Option("--output", "-o", help="Write the rows to a .csv, .jsonl or .parquet file.")
-    ] = None,
+    query: Annotated[str, argument("One SQL statement of DuckDB that reads.", "QUERY")],
+    output: _options.Output = None,
 ) -> None:
-    """Ask the warehouse in SQL; nothing can be changed."""
+    """Ask the warehouse in SQL; nothing can be changed.
+
+    Without --output people see the first 1,000 rows and --json has all of them; --output writes all to a
+    .csv, .jsonl or .parquet file.
+    """
     from itertools import islice
 
     from adstool.commands._context import globals_of

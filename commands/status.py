@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 import typer
 
 from adstool.commands._context import open_workspace
+from adstool.commands._help import add_verb
 from adstool.commands._output import emit, next_verb, say, table
 
 if TYPE_CHECKING:
@@ -16,11 +17,22 @@ if TYPE_CHECKING:
 
 def register(app: typer.Typer) -> None:
     """Add the verb to the application."""
-    app.command("status")(status)
+    add_verb(
+        app,
+        status,
+        "adstool status",
+        "adstool status --json",
+    )
 
 
-def status(context: typer.Context) -> None:
-    """Show what the workspace holds: rows, vectors, models, refused and orphaned rows, stale stages."""
+def status(
+    context: typer.Context,
+) -> None:
+    """Show what the workspace holds, and what is stale.
+
+    Rows of every table, vectors, models, rows that were refused, events and conversions of items and
+    advertisers that no catalogue knows, and the stages that `adstool run` would do, each with the reason.
+    """
     workspace, settings = open_workspace(context)
     models = _models(workspace)
     vectors = _vectors(workspace)

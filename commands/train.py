@@ -5,19 +5,21 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Any
 
 import typer
 
+from adstool.commands import _options, _train_options
 from adstool.commands._context import open_workspace
+from adstool.commands._help import add_verb
 from adstool.commands._output import emit, next_verb, say, table
+from adstool.commands._train_options import MODELS
 from adstool.errors import UsageError
 
 if TYPE_CHECKING:
     from adstool.config import Settings
     from adstool.workspace import Workspace
 
-MODELS = ("clip", "semantic", "retrieval", "lightweight", "engagement", "conversion", "users")
 NEXT = {
     "clip": "adstool embed --model clip@current",
     "semantic": "adstool train retrieval",
@@ -32,58 +34,60 @@ NEXT = {
 
 def register(app: typer.Typer) -> None:
     """Add the verb to the application."""
-    app.command("train")(train)
+    add_verb(
+        app,
+        train,
+        "adstool train engagement --epochs 1 --set dropout=0.1",
+        "adstool train engagement --train clicks.csv --test later.csv --label click",
+    )
 
 
 def train(
     context: typer.Context,
-    model: Annotated[
-        str, typer.Argument(help="clip, semantic, retrieval, lightweight, engagement, conversion or users.")
-    ],
-    preset: Annotated[str, typer.Option(help="A named set of sizes; the first is the default.")] = "",
-    settings_given: Annotated[
-        list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Change one setting of the model.")
-    ] = None,
-    epochs: Annotated[int | None, typer.Option(min=1, help="Passes over the data, at most.")] = None,
-    batch_size: Annotated[int | None, typer.Option(min=1, help="Examples a step.")] = None,
-    seed: Annotated[int | None, typer.Option(min=0, help="Of weights, order and dropout.")] = None,
-    resume: Annotated[
-        bool | None,
-        typer.Option("--resume/--restart", help="Go on with a run that was cut off (the default), or not."),
-    ] = None,
-    train_file: Annotated[
-        Path | None,
-        typer.Option("--train", help="A flat table to train on: a csv or parquet file, or criteo, avazu."),
-    ] = None,
-    test_file: Annotated[
-        Path | None,
-        typer.Option("--test", help="Its held-out rows; of a table given by name else the last tenth."),
-    ] = None,
-    valid_file: Annotated[
-        Path | None, typer.Option("--valid", help="Rows for early stopping; else a tenth of --train.")
-    ] = None,
-    label: Annotated[str | None, typer.Option(help="The column of 0 and 1 to predict.")] = None,
-    categorical: Annotated[str, typer.Option(help="Columns a,b of categories; else guessed.")] = "",
-    numeric: Annotated[str, typer.Option(help="Columns c,d of numbers; else guessed.")] = "",
-    warm_start: Annotated[
-        bool, typer.Option("--warm-start", help="engagement: from the weights of the run in use.")
-    ] = False,
-    engine: Annotated[
-        str, typer.Option(help="local, or ray: engagement by workers of a Ray cluster.")
-    ] = "local",
-    workers: Annotated[int | None, typer.Option(min=1, help="Of Ray; else a worker a CPU.")] = None,
-    align: Annotated[
-        bool, typer.Option("--align", help="lightweight: keep what the engagement ranker would put first.")
-    ] = False,
-    delay: Annotated[
-        str | None,
-        typer.Option(help="conversion: elapsed, es-dfm, fnw, dfm or none, for those yet to be reported."),
-    ] = None,
-    loss: Annotated[
-        str | None, typer.Option(help="conversion: escm2-ips, escm2-dr, esmm, or clicks for those alone.")
-    ] = None,
+    model: _train_options.Model,
+    train_file: _train_options.TrainFile = None,
+    test_file: _train_options.TestFile = None,
+    valid_file: _train_options.ValidFile = None,
+    label: _train_options.Label = None,
+    categorical: _train_options.Categorical = "",
+    numeric: _train_options.Numeric = "",
+    preset: _train_options.Preset = "",
+    settings_given: _train_options.Set = None,
+    delay: _train_options.Delay = None,
+    loss: _train_options.Loss = None,
+    align: _train_options.Align = False,
+    epochs: _train_options.Epochs = None,
+    batch_size: _train_options.BatchSize = None,
+    warm_start: _train_options.WarmStart = False,
+    seed: _train_options.Seed = None,
+    resume: _train_options.Resume = None,
+    engine: _options.Engine = "local",
+    workers: _options.Workers = None,
 ) -> None:
-    """Train a model from the warehouse, or engagement on a flat table (--train, --test, --label)."""
+    """Train a model of the funnel, or a ranker on a flat table.
+
+    clip (presets conv, vit): pictures and titles, from scratch or tuned (--set init=ViT-B-32 --set
+    pretrained=FILE --set tune=projection), also by what the same users engaged with (--set neighbours=4).
+
+    semantic (kmeans, rqvae): semantic ids of items from their vectors.
+
+    retrieval (small, base): two towers that find candidates.
+
+    lightweight (cold, inttower, small, interactrank): thins candidates; taught by the engagement ranker with
+    --set distill=1.
+
+    engagement (small, base, large, masknet, dhen, wukong, transact, hstu, dcnv2): a head for every action of
+    [[actions]]. masknet, dhen and wukong are other trunks; transact and hstu read histories in order,
+    with --set long_history=16 the events nearest to each ad; heads by --set multitask=mmoe, --set
+    tower_hidden=32, --set surface_towers=true. Also from flat tables of anyone's features, which need
+    --test and --label; criteo and avazu need neither.
+
+    conversion (small, base, large): conversions by kind with their money, credited by [conversion] of
+    adstool.toml.
+
+    users (small, base, actions): a vector of everybody from what he engaged with, in order, of the next
+    engagement or, by actions, of any of the next ten; `index` then has the source sequence.
+    """
     if model not in MODELS:
         raise UsageError(f"There is no model '{model}' to train.", f"Models: {', '.join(MODELS)}.")
     overrides = _pairs(settings_given or []) | _of("conversion", model, delay=delay, loss=loss)

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 from support import cli_json, run_cli
 
-from adstool.commands import VERBS, hoist_globals
+from adstool.commands import hoist_globals
 
 HEAVY = ("torch", "duckdb", "lancedb", "pyarrow", "numpy", "open_clip", "onnxruntime", "sklearn", "scipy")
 
@@ -30,19 +30,6 @@ def imported_by(*words: str, cwd: Path) -> set[str]:
 def test_light_verbs_import_nothing_heavy(words: list[str], tmp_path: Path) -> None:
     run_cli("init", tmp_path)
     assert not imported_by(*words, cwd=tmp_path) & set(HEAVY)
-
-
-@pytest.mark.parametrize("verb", VERBS)
-def test_every_verb_has_a_sentence_of_help(verb: str) -> None:
-    done = run_cli(verb, "--help")
-    assert done.returncode == 0
-    assert verb in done.stdout
-    assert len(done.stdout.split("\n")) > 4
-
-
-def test_help_lists_every_verb() -> None:
-    shown = run_cli("--help").stdout
-    assert all(f" {verb} " in shown for verb in VERBS)
 
 
 def test_global_options_may_stand_after_the_verb(tmp_path: Path) -> None:
