@@ -6,7 +6,6 @@ the hash of the picture's pixels or of the text, and every step is then a produc
 
 from __future__ import annotations
 
-import shutil
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -243,11 +242,6 @@ def _read(path: Path) -> dict[str, np.ndarray]:
 def _write(path: Path, known: dict[str, np.ndarray]) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     write_arrays(path, {"hashes": np.array(list(known)), "outputs": np.stack(list(known.values()))})
-
-
-def forget_outputs(folder: Path) -> None:
-    """Delete kept outputs of towers."""
-    shutil.rmtree(folder, ignore_errors=True)
 
 
 def trains_in_bf16(clip: ClipModel) -> bool:

@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import asdict
 from functools import cached_property
 from pathlib import Path
-from typing import Any
 
 import duckdb
 import numpy as np
@@ -46,26 +44,16 @@ INPUTS = (
 Rows = slice | np.ndarray
 
 
-class LazyColumn:
-    """A column of examples that is put together when rows of it are read; behaves like an array of
-    `shape`."""
+class UserContent:
+    """The summaries of what users engaged with last, float32 [N, D]: read when rows of them are asked for."""
 
-    def __init__(self, read: Callable[[Rows], np.ndarray], shape: tuple[int, ...], dtype: Any) -> None:
-        self._read = read
-        self.shape = shape
-        self.dtype = np.dtype(dtype)
+    def __init__(self, summaries: np.ndarray, start: np.ndarray, end: np.ndarray) -> None:
+        """summaries: [events + 1, D], after every event. start, end: [N], each example's events."""
+        self._summaries, self._start, self._end = summaries, start, end
 
-    def __len__(self) -> int:
-        return self.shape[0]
-
-    def __getitem__(self, rows: Any) -> np.ndarray:
-        if isinstance(rows, int | np.integer):
-            return np.asarray(self._read(np.asarray([rows]))[0])
-        return self._read(rows if isinstance(rows, slice) else np.asarray(rows))
-
-    def __array__(self, dtype: Any = None, copy: bool | None = None) -> np.ndarray:
-        values = self._read(slice(0, len(self)))
-        return values if dtype is None else values.astype(dtype)
+    def __getitem__(self, rows: Rows) -> np.ndarray:
+        end = self._end[rows]
+        return np.asarray(self._summaries[np.where(end > self._start[rows], end, 0)])
 
 
 class Dataset:
@@ -90,6 +78,7 @@ class Dataset:
         self.splits = {k: slice(*bounds) for k, bounds in read_json(directory / "splits.json").items()}
         for name in ("categorical", "numeric", "labels", "content_summaries", *EXAMPLE_ARRAYS):
             setattr(self, name, mapped(directory / f"{name}.npy"))
+        self.user_content = UserContent(self.content_summaries, self.history_start, self.history_end)
         self._nearest: dict[int, np.ndarray] = {}
         self._codes = self.encoder.history_codes(items)[:2]
 
@@ -164,38 +153,6 @@ class Dataset:
             self.items.content if vectors else None,
         )
 
-    def _user_content(self, rows: Rows) -> np.ndarray:
-        start, end = self.history_start[rows], self.history_end[rows]
-        return np.asarray(self.content_summaries[np.where(end > start, end, 0)])
-
-    def _lazy(self, read: Callable[[Rows], np.ndarray], width: int, dtype: Any) -> LazyColumn:
-        return LazyColumn(read, (len(self), width), dtype)
-
-    @cached_property
-    def user_content(self) -> LazyColumn:
-        """The summary of what the user engaged with last, float32 [N, D]."""
-        return self._lazy(self._user_content, self.content_dim, np.float32)
-
-    @cached_property
-    def history_item(self) -> LazyColumn:
-        """Codes of the `item_id` vocabulary, int32 [N, L], newest first."""
-        return self._lazy(lambda rows: self.history(rows).item, self.history_length, np.int32)
-
-    @cached_property
-    def history_category(self) -> LazyColumn:
-        """Codes of the `category` vocabulary, int32 [N, L]."""
-        return self._lazy(lambda rows: self.history(rows).category, self.history_length, np.int32)
-
-    @cached_property
-    def history_action(self) -> LazyColumn:
-        """1 + index into `actions`, int8 [N, L]; 0 behind the end."""
-        return self._lazy(lambda rows: self.history(rows).action, self.history_length, np.int8)
-
-    @cached_property
-    def history_age(self) -> LazyColumn:
-        """ln(1 + hours) before the request, float32 [N, L]."""
-        return self._lazy(lambda rows: self.history(rows).age, self.history_length, np.float32)
-
     def batch(self, rows: Rows, needs: SequenceNeeds = NOTHING) -> dict[str, np.ndarray]:
         """The model inputs (INPUTS, and what `needs` names) of these examples; labels are read beside
         them."""
@@ -204,7 +161,7 @@ class Dataset:
             "categorical": np.asarray(self.categorical[rows]),
             "numeric": np.asarray(self.numeric[rows]),
             "item_content": np.asarray(self.items.content[self.item_row[rows]]),
-            "user_content": self._user_content(rows),
+            "user_content": self.user_content[rows],
             "history_item": history.item,
             "history_category": history.category,
             "history_action": history.action,

@@ -132,10 +132,6 @@ class FeatureEncoder:
         """The places of the categorical columns of these sides, int64."""
         return _places(self.categorical_columns, sides)
 
-    def numeric_indices(self, sides: Iterable[str]) -> np.ndarray:
-        """The places of the numeric columns of these sides, int64."""
-        return _places(self.numeric_columns, sides)
-
     def item_codes(self, items: ItemTable) -> np.ndarray:
         """The codes of the item-side columns, in their order: int32 [n, columns]."""
         return _stack(

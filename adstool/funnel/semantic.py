@@ -25,11 +25,6 @@ class SemanticIndex:
         """How many items have an id."""
         return len(self._sorted) - int(np.searchsorted(self._sorted, 0))
 
-    def sharing(self, id_: np.ndarray, depth: int) -> np.ndarray:
-        """The positions whose first `depth` codes are those of `id_` [L], in the order of their ids."""
-        low, high = self._range(int(pack(id_[None])[0]), depth)
-        return self._order[low:high]
-
     def _range(self, packed: int, depth: int) -> tuple[int, int]:
         shift = BITS * (self.levels - depth)
         first = (packed >> shift) << shift

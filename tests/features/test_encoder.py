@@ -96,8 +96,6 @@ def test_columns_of_sides_cover_every_column_once(built: Built) -> None:
     sides = ("user", "item", "context", "cross")
     places = np.concatenate([encoder.categorical_indices([side]) for side in sides])
     assert sorted(places.tolist()) == list(range(len(encoder.categorical_columns)))
-    places = np.concatenate([encoder.numeric_indices([side]) for side in sides])
-    assert sorted(places.tolist()) == list(range(len(encoder.numeric_columns)))
     shape = built.dataset.categorical.shape[1], built.dataset.numeric.shape[1]
     assert shape == (len(encoder.categorical_columns), len(encoder.numeric_columns))
 

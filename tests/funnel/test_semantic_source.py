@@ -45,14 +45,6 @@ def test_scores_are_those_of_comparing_all_pairs(corpus: list[list[int]], engage
     assert len(index) == sum(item[0] >= 0 for item in corpus)
 
 
-@given(some, ids, st.integers(1, 3))
-def test_items_that_share_a_prefix(corpus: list[list[int]], one: list[int], depth: int) -> None:
-    index = SemanticIndex(np.array(corpus, dtype=np.int16))
-    found = index.sharing(np.array(one, dtype=np.int16), depth)
-    wanted = [n for n, item in enumerate(corpus) if item[0] >= 0 and item[:depth] == one[:depth]]
-    assert sorted(found.tolist()) == wanted
-
-
 def test_nothing_has_an_id() -> None:
     index = SemanticIndex(np.zeros((4, 0), dtype=np.int16))
     assert len(index) == 0
