@@ -118,10 +118,14 @@ class Workspace:
         partial = self.models / name / ".partial"
         partial.mkdir(parents=True, exist_ok=True)
         yield partial
+        run = self.next_run(name)
+        os.replace(partial, run)
+        self.set_current(name, run.name)
+
+    def next_run(self, name: str) -> Path:
+        """The folder that the next run of model `name` will have."""
         numbers = [int(run.name[1:]) for run in self.runs(name) if run.name[1:].isdigit()]
-        run_id = f"r{max(numbers, default=0) + 1}"
-        os.replace(partial, self.models / name / run_id)
-        self.set_current(name, run_id)
+        return self.models / name / f"r{max(numbers, default=0) + 1}"
 
     def set_current(self, name: str, run_id: str) -> None:
         """Make `run_id` the run of model `name` in use."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +11,7 @@ import typer
 
 from adstool.commands._context import open_workspace
 from adstool.commands._output import emit, next_verb, say, table
+from adstool.commands._plan import plan_of_warehouse
 
 
 def simulate_market(
@@ -22,6 +24,7 @@ def simulate_market(
     asked: int,
     split: bool,
     seed: int,
+    dry_run: bool,
 ) -> None:
     """Run the simulation and print it."""
     workspace, settings = open_workspace(context)
@@ -33,6 +36,13 @@ def simulate_market(
     if not workspace.warehouse.is_file():
         raise AdstoolError(f"{workspace.root} holds no data.", "Load some: adstool ingest FILES")
     chosen = read_arms(workspace, settings, arms, form)
+    if dry_run:
+        from adstool.planned import plan_simulate
+
+        names = [arm.name for arm in chosen]
+        plan = partial(plan_simulate, workspace, names, days, requests)
+        plan_of_warehouse(context, workspace, settings, plan)
+        return
     with (
         workspace.lock(settings.warehouse.lock_wait_seconds),
         open_warehouse(workspace, settings) as connection,

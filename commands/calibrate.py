@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 from datetime import UTC, datetime
+from functools import partial
 from typing import Annotated, Any
 
 import typer
 
+from adstool.commands import _options
 from adstool.commands._context import open_workspace
 from adstool.commands._help import add_verb
 from adstool.commands._options import argument
 from adstool.commands._output import emit, next_verb, table
+from adstool.commands._plan import plan_of_warehouse
 from adstool.errors import UsageError
 
 MODELS = ("engagement", "lightweight", "conversion", "flat")
@@ -31,6 +34,7 @@ def register(app: typer.Typer) -> None:
 def calibrate(
     context: typer.Context,
     model: Annotated[str, argument(f"The model: {', '.join(MODELS[:-1])} or {MODELS[-1]}.", "MODEL")],
+    dry_run: _options.DryRun = False,
 ) -> None:
     """Make a model's probabilities mean what they say.
 
@@ -40,6 +44,13 @@ def calibrate(
     if model not in MODELS:
         raise UsageError(f"'{model}' has no probabilities to calibrate.", f"Models: {', '.join(MODELS)}.")
     workspace, settings = open_workspace(context)
+    if dry_run:
+        from adstool.planned import plan_after_training
+
+        run = workspace.require_run(model, MADE_BY.get(model, f"train {model}"))
+        plan = partial(plan_after_training, workspace, settings, model=model, run=run, verb="calibrate")
+        plan_of_warehouse(context, workspace, settings, plan)
+        return
     from adstool.pipeline import Job, record
     from adstool.training.calibration import calibrate_run
     from adstool.warehouse import open_warehouse

@@ -9,10 +9,12 @@ from typing import Annotated
 
 import typer
 
+from adstool.commands import _options
 from adstool.commands._context import globals_of
 from adstool.commands._help import add_verb
 from adstool.commands._options import argument
 from adstool.commands._output import emit, next_verb, say
+from adstool.commands._plan import show_plan
 from adstool.commands.run import run_pipeline
 from adstool.config import load_settings
 from adstool.workspace import CONFIG_NAME, Workspace, write_text
@@ -33,6 +35,7 @@ def demo(
     directory: Annotated[
         Path | None, argument("The folder to make.", "DIR", "--workspace, else demo")
     ] = None,
+    dry_run: _options.DryRun = False,
 ) -> None:
     """Make a workspace with the sample world and all of it done.
 
@@ -45,6 +48,11 @@ def demo(
     clock = time.perf_counter()
     options = globals_of(context)
     root = (directory or options.workspace or Path("demo")).resolve()
+    if dry_run:
+        from adstool.planned import plan_demo
+
+        show_plan(context, plan_demo(root, options.config))
+        return
     if not (root / CONFIG_NAME).is_file():
         template = files("adstool").joinpath("adstool.toml").read_text(encoding="utf-8")
         write_text(root / CONFIG_NAME, template)

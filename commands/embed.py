@@ -13,6 +13,7 @@ from adstool.commands._context import open_workspace
 from adstool.commands._help import add_verb
 from adstool.commands._options import Group, argument, option
 from adstool.commands._output import emit, next_verb, say, table
+from adstool.commands._plan import plan_of_warehouse
 from adstool.errors import DataError, UsageError
 
 if TYPE_CHECKING:
@@ -71,6 +72,7 @@ def embed(
     batch_size: Annotated[int | None, _options.batch_size(setting="content.batch_size")] = None,
     engine: _options.Engine = "local",
     workers: _options.Workers = None,
+    dry_run: _options.DryRun = False,
 ) -> None:
     """Embed pictures and texts with CLIP, only what is new or changed.
 
@@ -92,6 +94,12 @@ def embed(
         "content.batch_size": batch_size,
     }
     ws, settings = open_workspace(context, flags)
+    if dry_run:
+        from adstool.planned import plan_embed
+
+        kinds = KINDS[what]
+        plan_of_warehouse(context, ws, settings, lambda con: plan_embed(ws, settings, con, kinds, images))
+        return
     from adstool.content.embedding import embed_items
     from adstool.distributed.embedding import ray_engine
     from adstool.pipeline import Job, record

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import nullcontext
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -80,7 +81,8 @@ def enrich(
     from adstool.content.enrichment.run import enrich_items
     from adstool.warehouse import open_warehouse
 
-    with ws.lock(settings.warehouse.lock_wait_seconds), open_warehouse(ws, settings) as con:
+    lock = nullcontext() if dry_run else ws.lock(settings.warehouse.lock_wait_seconds)
+    with lock, open_warehouse(ws, settings, read_only=dry_run) as con:
         done = enrich_items(
             ws,
             settings,

@@ -10,11 +10,12 @@ from typing import Annotated, Any
 
 import typer
 
-from adstool.commands import _compare, _ope, _utility
+from adstool.commands import _compare, _ope, _options, _utility
 from adstool.commands._context import open_workspace
 from adstool.commands._help import add_verb
 from adstool.commands._options import Group, argument, option
 from adstool.commands._output import emit, next_verb, say, table
+from adstool.commands._plan import show_plan
 from adstool.errors import UsageError
 
 
@@ -72,6 +73,7 @@ def evaluate(
     ] = None,
     switch: _ope.Switch = None,
     write: _utility.Write = False,
+    dry_run: _options.DryRun = False,
 ) -> None:
     """Measure each stage offline, with intervals, beside baselines.
 
@@ -84,6 +86,8 @@ def evaluate(
     evaluate ope needs no workspace: it says what another policy would have earned, from a logged table
     (IPS, SNIPS, doubly robust, Switch-DR, MIPS, slates).
     """
+    if dry_run and (stage == "ope" or compare is not None):
+        raise UsageError("ope and --compare write nothing anyway.", "Leave out --dry-run.")
     if stage == "ope":
         columns = {
             "reward": reward,
@@ -112,10 +116,10 @@ def evaluate(
         raise UsageError(
             f"--write goes with utility, not with '{stage}'.", "adstool evaluate utility --write"
         )
-    _stages(context, stage, gate, write)
+    _stages(context, stage, gate, write, dry_run)
 
 
-def _stages(context: typer.Context, stage: str, gate: Path | None, write: bool) -> None:
+def _stages(context: typer.Context, stage: str, gate: Path | None, write: bool, dry_run: bool) -> None:
     """The stages of the workspace."""
     from adstool.errors import GateNotPassed
     from adstool.evaluation.evaluate import evaluate as run_evaluation
@@ -128,6 +132,11 @@ def _stages(context: typer.Context, stage: str, gate: Path | None, write: bool) 
     limits = read_gate(gate) if gate is not None else []
     workspace, settings = open_workspace(context)
     _require_warehouse(workspace)
+    if dry_run:
+        from adstool.planned import plan_evaluate
+
+        show_plan(context, plan_evaluate(workspace, stage, write))
+        return
     started = datetime.now(UTC)
     with (
         workspace.lock(settings.warehouse.lock_wait_seconds),

@@ -7,10 +7,12 @@ from typing import Annotated, Any
 
 import typer
 
+from adstool.commands import _options
 from adstool.commands._context import open_workspace
 from adstool.commands._help import add_verb
 from adstool.commands._options import Group, option
 from adstool.commands._output import emit, next_verb, say, table
+from adstool.commands._plan import plan_of_warehouse
 
 
 def register(app: typer.Typer) -> None:
@@ -33,6 +35,7 @@ def index(
             "--tune",
         ),
     ] = False,
+    dry_run: _options.DryRun = False,
 ) -> None:
     """Make what `rank` answers from: vectors of items, state of users.
 
@@ -40,6 +43,11 @@ def index(
     it. Setting index.vectors = "int8" keeps vectors in a quarter of the memory.
     """
     workspace, settings = open_workspace(context)
+    if dry_run:
+        from adstool.planned import plan_index
+
+        plan_of_warehouse(context, workspace, settings, lambda con: plan_index(workspace, settings, con))
+        return
     from adstool.funnel.index import build_index
     from adstool.pipeline import Job, record
     from adstool.warehouse import open_warehouse

@@ -8,9 +8,11 @@ from typing import Annotated
 
 import typer
 
+from adstool.commands import _options
 from adstool.commands._help import add_verb
 from adstool.commands._options import argument
 from adstool.commands._output import emit, next_verb, say
+from adstool.commands._plan import show_plan
 from adstool.workspace import CONFIG_NAME, write_text
 
 
@@ -27,6 +29,7 @@ def register(app: typer.Typer) -> None:
 def init(
     context: typer.Context,
     directory: Annotated[Path, argument("The folder to make.", "DIR", "this folder")] = Path("."),
+    dry_run: _options.DryRun = False,
 ) -> None:
     """Make a workspace: a folder with a commented adstool.toml.
 
@@ -35,6 +38,11 @@ def init(
     """
     root = directory.resolve()
     existed = (root / CONFIG_NAME).is_file()
+    if dry_run:
+        from adstool.planned import Planned
+
+        show_plan(context, Planned([] if existed else [root / CONFIG_NAME]))
+        return
     if not existed:
         template = files("adstool").joinpath("adstool.toml").read_text(encoding="utf-8")
         write_text(root / CONFIG_NAME, template)

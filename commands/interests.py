@@ -11,6 +11,7 @@ from adstool.commands._context import open_workspace
 from adstool.commands._help import add_verb
 from adstool.commands._options import Group, argument, option
 from adstool.commands._output import emit, next_verb, say, table
+from adstool.commands._plan import plan_of_warehouse
 
 
 def register(app: typer.Typer) -> None:
@@ -33,6 +34,7 @@ def interests(
         bool, option(Group.RUNNING, "With --refresh: add up everything again.", "--full")
     ] = False,
     limit: Annotated[int, _options.limit("interests of every kind", least=1)] = 10,
+    dry_run: _options.DryRun = False,
 ) -> None:
     """Show what a user wants, or users want, with the evidence.
 
@@ -43,7 +45,14 @@ def interests(
 
     if full and not refresh:
         raise UsageError("--full belongs to --refresh.", "adstool interests --refresh --full")
+    if dry_run and not refresh:
+        raise UsageError("--dry-run belongs to --refresh.", "adstool interests --refresh --dry-run")
     workspace, settings = open_workspace(context)
+    if dry_run:
+        from adstool.planned import plan_interests
+
+        plan_of_warehouse(context, workspace, settings, lambda con: plan_interests(workspace, settings, con))
+        return
     from adstool.content.interest_views import build_facts
     from adstool.content.interests import stale
     from adstool.warehouse import open_warehouse

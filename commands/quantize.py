@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 from datetime import UTC, datetime
+from functools import partial
 from typing import Annotated, Any
 
 import typer
 
+from adstool.commands import _options
 from adstool.commands._context import open_workspace
 from adstool.commands._help import add_verb
 from adstool.commands._options import Group, argument, option
 from adstool.commands._output import emit, next_verb, say, table
+from adstool.commands._plan import plan_of_warehouse
 from adstool.errors import GateNotPassed
 
 
@@ -57,6 +60,7 @@ def quantize(
             default="compare",
         ),
     ] = True,
+    dry_run: _options.DryRun = False,
 ) -> None:
     """Make the model in use smaller and faster, if it loses nothing.
 
@@ -64,6 +68,13 @@ def quantize(
     and which items stay on top. One that breaks a limit of [quantization] is refused and kept aside.
     """
     workspace, settings = open_workspace(context)
+    if dry_run:
+        from adstool.planned import plan_after_training
+
+        run = workspace.require_run(model, f"train {model}")
+        plan = partial(plan_after_training, workspace, settings, model=model, run=run, verb="quantize")
+        plan_of_warehouse(context, workspace, settings, plan)
+        return
     from adstool.pipeline import Job, record
     from adstool.serving.quantization import quantize_run
     from adstool.warehouse import open_warehouse

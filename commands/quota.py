@@ -6,10 +6,12 @@ from typing import Annotated, Any
 
 import typer
 
+from adstool.commands import _options
 from adstool.commands._context import open_workspace
 from adstool.commands._help import add_verb
 from adstool.commands._options import Group, option
 from adstool.commands._output import emit, next_verb, say, table
+from adstool.commands._plan import plan_of_warehouse
 
 
 def register(app: typer.Typer) -> None:
@@ -39,6 +41,7 @@ def quota(
         int,
         option(Group.LIMITS, "Logged requests that are asked again.", "--requests", min=20, metavar="N"),
     ] = 400,
+    dry_run: _options.DryRun = False,
 ) -> None:
     """Learn how many candidates each source may bring.
 
@@ -47,6 +50,11 @@ def quota(
     sources or models change. Setting funnel.quotas goes before what was learned.
     """
     workspace, settings = open_workspace(context)
+    if dry_run:
+        from adstool.planned import plan_quota
+
+        plan_of_warehouse(context, workspace, settings, lambda con: plan_quota(workspace, con, requests))
+        return
     from adstool.evaluation.quota import learn_quota
     from adstool.warehouse import open_warehouse
 

@@ -10,6 +10,7 @@ from adstool.commands import _options
 from adstool.commands._context import open_workspace
 from adstool.commands._help import add_verb
 from adstool.commands._output import emit, next_verb, say
+from adstool.commands._plan import plan_of_warehouse
 
 
 def register(app: typer.Typer) -> None:
@@ -25,6 +26,7 @@ def register(app: typer.Typer) -> None:
 def report(
     context: typer.Context,
     output: _options.Output = None,
+    dry_run: _options.DryRun = False,
 ) -> None:
     """Write one HTML file: data, models, figures, slates with pictures.
 
@@ -42,6 +44,13 @@ def report(
 
     if not workspace.warehouse.is_file():
         raise AdstoolError(f"{workspace.root} holds no data to report on.", "Load some: adstool ingest FILES")
+    if dry_run:
+        from adstool.planned import plan_report
+
+        plan_of_warehouse(
+            context, workspace, settings, lambda con: plan_report(workspace, settings, con, output)
+        )
+        return
     started = datetime.now(UTC)
     with (
         workspace.lock(settings.warehouse.lock_wait_seconds),

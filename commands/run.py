@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from contextlib import nullcontext
 from typing import Annotated, Any
 
 import typer
@@ -72,16 +73,15 @@ def run_pipeline(
     clock = time.perf_counter()
     stages = select_stages(start, only)
     finished = []
-    with (
-        workspace.lock(settings.warehouse.lock_wait_seconds),
-        open_warehouse(workspace, settings) as connection,
-    ):
+    lock = nullcontext() if dry_run else workspace.lock(settings.warehouse.lock_wait_seconds)
+    with lock, open_warehouse(workspace, settings, read_only=dry_run) as connection:
         job = Job(workspace, settings, connection)
         require_data(job)
         for done in run_stages(job, stages, force=bool(start or only), dry_run=dry_run):
             finished.append(done.to_json())
             say(context, f"  {done.verb:<22} {_line(done.to_json())}")
-    return {"stages": finished, "seconds": round(time.perf_counter() - clock, 2)}
+    seconds = round(time.perf_counter() - clock, 2)
+    return {"dry_run": dry_run, "stages": finished, "seconds": seconds}
 
 
 def require_data(job: Any) -> None:

@@ -11,6 +11,7 @@ from adstool.commands import _options
 from adstool.commands._help import add_verb
 from adstool.commands._options import Group, argument, option
 from adstool.commands._output import emit, next_verb, say, table
+from adstool.commands._plan import show_plan
 from adstool.errors import UsageError
 
 
@@ -58,6 +59,7 @@ def sample(
     ] = None,
     images: Annotated[Path | None, _options.images("the folder of --catalog")] = None,
     seed: Annotated[int | None, _options.seed("of the preset, 7")] = None,
+    dry_run: _options.DryRun = False,
 ) -> None:
     """Write a synthetic world: users, ads, pins, events, conversions.
 
@@ -68,7 +70,7 @@ def sample(
     if images is not None and catalog is None:
         raise UsageError("--images goes with --catalog.", "Name the catalogue: --catalog items.csv")
     from adstool.world import config as settings
-    from adstool.world.generate import generate
+    from adstool.world.generate import generate, is_made
     from adstool.world.real import count_items
     from adstool.world.truth import signal_table
 
@@ -78,6 +80,13 @@ def sample(
         ads = ads if ads is not None else (total - pins if pins is not None else total // 2)
         pins = pins if pins is not None else total - ads
     world = settings.preset(preset, users=users, ads=ads, pins=pins, days=days, seed=seed)
+    if dry_run:
+        from adstool.planned import Planned
+
+        unchanged = is_made(world, directory, catalog, images)
+        sizes = {name: getattr(world, name) for name in ("users", "ads", "pins", "days")}
+        show_plan(context, Planned([] if unchanged else [directory.resolve()], sizes))
+        return
     made = generate(world, directory, catalog, images)
     signals = signal_table(directory / "truth")
     payload = {

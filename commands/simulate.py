@@ -12,6 +12,7 @@ from adstool.commands._help import add_verb
 from adstool.commands._options import Group, option
 from adstool.commands._simulate_days import simulate_market
 from adstool.commands._simulate_replay import simulate_replay
+from adstool.errors import UsageError
 
 
 def register(app: typer.Typer) -> None:
@@ -93,6 +94,7 @@ def simulate(
         ),
     ] = "1/8",
     seed: Annotated[int, _options.seed()] = 0,
+    dry_run: _options.DryRun = False,
 ) -> None:
     """Try auctions, bidding, models and formats before they ship.
 
@@ -100,6 +102,8 @@ def simulate(
     targets, and their differences with 95 % intervals. --replay bids on recorded auctions instead, fitted
     on their first half, and needs no workspace.
     """
+    if replay is not None and dry_run:
+        raise UsageError("--replay writes nothing anyway.", "Leave out --dry-run.")
     if replay is not None:
         simulate_replay(context, replay, budget, strategy)
         return
@@ -112,4 +116,5 @@ def simulate(
         asked=asked,
         split=split,
         seed=seed,
+        dry_run=dry_run,
     )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -13,11 +14,13 @@ from adstool.commands import _options, _train_options
 from adstool.commands._context import open_workspace
 from adstool.commands._help import add_verb
 from adstool.commands._output import emit, next_verb, say, table
+from adstool.commands._plan import plan_of_warehouse, show_plan
 from adstool.commands._train_options import MODELS
 from adstool.errors import UsageError
 
 if TYPE_CHECKING:
     from adstool.config import Settings
+    from adstool.training.flat_table import FlatRequest
     from adstool.workspace import Workspace
 
 NEXT = {
@@ -63,6 +66,7 @@ def train(
     resume: _train_options.Resume = None,
     engine: _options.Engine = "local",
     workers: _options.Workers = None,
+    dry_run: _options.DryRun = False,
 ) -> None:
     """Train a model of the funnel, or a ranker on a flat table.
 
@@ -101,6 +105,9 @@ def train(
     options = TrainOptions(preset, overrides, epochs, batch_size, seed, resume, runner, warm_start)
     if warm_start and (model != "engagement" or flat.given):
         raise UsageError("--warm-start is of `train engagement` from the warehouse.", "Leave it out.")
+    if dry_run:
+        _plan(context, workspace, settings, model, flat, resume is not False)
+        return
     if flat.given:
         payload = _train_flat(workspace, settings, options, flat)
     elif model == "clip":
@@ -141,6 +148,34 @@ class _Flat:
                 f"A flat table needs `train engagement` with {', '.join(missing or needed)}.",
                 "adstool train engagement --train FILE --test FILE --label COLUMN",
             )
+
+    def request(self, settings: Settings) -> FlatRequest:
+        """What is asked of the flat trainer."""
+        from adstool.training.flat_table import FlatRequest
+
+        assert self.train is not None
+        return FlatRequest(
+            train=self.train,
+            test=self.test,
+            valid=self.valid,
+            label=self.label or "",
+            categorical=self.categorical,
+            numeric=self.numeric,
+            min_count=settings.features.min_count,
+            unknown_buckets=settings.features.unknown_buckets,
+        )
+
+
+def _plan(
+    context: typer.Context, workspace: Workspace, settings: Settings, model: str, flat: _Flat, resume: bool
+) -> None:
+    from adstool.planned import plan_flat, plan_train
+
+    if flat.given:
+        show_plan(context, plan_flat(workspace, settings, flat.request(settings)))
+    else:
+        plan = partial(plan_train, workspace, settings, model=model, resume=resume)
+        plan_of_warehouse(context, workspace, settings, plan)
 
 
 def _runner(model: str, engine: str, workers: int | None) -> Any:
@@ -200,20 +235,9 @@ def _train_model(workspace: Workspace, settings: Settings, model: str, options: 
 
 def _train_flat(workspace: Workspace, settings: Settings, options: Any, flat: _Flat) -> dict[str, Any]:
     from adstool.serving.export import export_run
-    from adstool.training.flat_table import FlatRequest
     from adstool.training.train import train_flat_model
 
-    assert flat.train is not None
-    request = FlatRequest(
-        train=flat.train,
-        test=flat.test,
-        valid=flat.valid,
-        label=flat.label or "",
-        categorical=flat.categorical,
-        numeric=flat.numeric,
-        min_count=settings.features.min_count,
-        unknown_buckets=settings.features.unknown_buckets,
-    )
+    request = flat.request(settings)
     with workspace.lock(settings.warehouse.lock_wait_seconds):
         return train_flat_model(workspace, settings, request, options, export=export_run).to_json()
 

@@ -154,7 +154,7 @@ def embed_items(
     check_precision(settings.content.precision)
     source = resolve_source(ws, settings)
     result = EmbedResult(source.name)
-    plans = [_plan(ws, con, source, kind, images, result) for kind in kinds]
+    plans = [plan_items(ws, con, source, kind, images, result) for kind in kinds]
     dims = [plan.table.dim for plan in plans if plan.table]
     if any(plan.pending for plan in plans):
         asked = [entry.text for entry in asked_texts(con)]
@@ -179,7 +179,7 @@ def embed_items(
     return result
 
 
-def _plan(
+def plan_items(
     ws: Workspace,
     con: duckdb.DuckDBPyConnection,
     source: ClipSource,
@@ -187,6 +187,7 @@ def _plan(
     images: Path | None,
     result: EmbedResult,
 ) -> Plan:
+    """What is to be done for the items of one type; those that are unchanged are counted in `result`."""
     items = _read_items(con, source, kind, images)
     table = VectorTable.open(ws, kind, source.slug)
     known: dict[str, tuple[str, str | None]] = {}

@@ -176,6 +176,12 @@ def stale(con: duckdb.DuckDBPyConnection, settings: Settings) -> str:
     return "" if data == _data(con) else "the data changed"
 
 
+def changed_users(con: duckdb.DuckDBPyConnection, settings: Settings) -> int:
+    """How many users' logs are not those that their interests were added up from."""
+    query = f"select count(*) from ({load_sql('interests_changed')})"
+    return int(con.execute(query, {"offsite": settings.interests.offsite}).fetchall()[0][0])
+
+
 def category_intents(con: duckdb.DuckDBPyConnection, settings: Settings) -> list[tuple[str, str, float]]:
     """What CLIP read in logged queries, by category: (query, category, share).
 

@@ -38,6 +38,11 @@ if TYPE_CHECKING:
     import duckdb
 
 
+def report_path(ws: Workspace, path: Path | None, now: datetime | None = None) -> Path:
+    """Where a report is written: to `path`, else to reports/<date>.html of the workspace."""
+    return (path or ws.reports / f"{now or datetime.now(UTC):%Y-%m-%d}.html").resolve()
+
+
 def write_report(
     ws: Workspace, settings: Settings, con: duckdb.DuckDBPyConnection, path: Path | None
 ) -> Path:
@@ -46,7 +51,7 @@ def write_report(
     It shows what there is: data alone when nothing was trained, figures as of the last `evaluate`.
     """
     now = datetime.now(UTC)
-    target = (path or ws.reports / f"{now:%Y-%m-%d}.html").resolve()
+    target = report_path(ws, path, now)
     results = read_results(ws)
     logged = con.execute(load_sql("evaluation_stages")).fetchall()
     found: list[tuple[str, str, Html]] = [

@@ -37,14 +37,14 @@ def resolve(ws: Workspace, settings: Settings, request: FlatRequest) -> FlatRequ
     if not names:
         return request
     if not ws.warehouse.is_file():
-        raise _unknown(next(iter(names.values())), [])
+        raise unknown(next(iter(names.values())), [])
     folder = ws.cache / "flat-tables"
     with open_warehouse(ws, settings, read_only=True) as con:
         held = flat_rows(con)
         files: dict[str, Path] = {}
         for side, name in names.items():
             if name not in held:
-                raise _unknown(name, list(held))
+                raise unknown(name, list(held))
             rows = held[name]
             label = request.label or FLAT_TABLES[name].label
             if not FLAT_TABLES[name].table.names.count(label):
@@ -66,7 +66,8 @@ def resolve(ws: Workspace, settings: Settings, request: FlatRequest) -> FlatRequ
     )
 
 
-def _unknown(name: str, held: list[str]) -> DataError:
+def unknown(name: str, held: list[str]) -> DataError:
+    """The error that there is neither a file nor a flat table of this name, with those that there are."""
     there = f"Flat tables: {', '.join(held)}." if held else "There are no flat tables yet."
     return DataError(
         f"There is no file and no flat table '{name}'.",

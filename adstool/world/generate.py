@@ -53,15 +53,9 @@ def generate(
     and left alone when they are the same; any other folder with something in it raises AdstoolError.
     """
     began = time.perf_counter()
-    raw, source = (
-        (catalogue.synthetic_items(config), None)
-        if catalog is None
-        else read_catalogue(catalog, images, config)
-    )
-    settings = {**config.to_json(), "catalog": source}
-    existing = _existing(out)
-    if existing is not None and all(existing.get(k) == v for k, v in _identity(settings).items()):
-        return WorldSummary(dict(existing["tables"]), 0.0, unchanged=True)
+    raw, settings = _planned(config, catalog, images)
+    if (there := _the_same(out, settings)) is not None:
+        return there
     out.parent.mkdir(parents=True, exist_ok=True)
     partial = out.parent / f".{out.name}.partial"
     shutil.rmtree(partial, ignore_errors=True)
@@ -70,6 +64,31 @@ def generate(
     _write_settings(partial, settings, tables)
     _publish(partial, out)
     return WorldSummary(tables, round(time.perf_counter() - began, 2))
+
+
+def is_made(config: WorldConfig, out: Path, catalog: Path | None, images: Path | None) -> bool:
+    """Whether `generate` would find its world there already; raises what it would raise before writing."""
+    return _the_same(out, _planned(config, catalog, images)[1]) is not None
+
+
+def _planned(
+    config: WorldConfig, catalog: Path | None, images: Path | None
+) -> tuple[RawItems, dict[str, Any]]:
+    """The items of the world, and all that decides what becomes of them."""
+    raw, source = (
+        (catalogue.synthetic_items(config), None)
+        if catalog is None
+        else read_catalogue(catalog, images, config)
+    )
+    return raw, {**config.to_json(), "catalog": source}
+
+
+def _the_same(out: Path, settings: dict[str, Any]) -> WorldSummary | None:
+    """The world in `out` if it was made by the same settings; AdstoolError when the folder is not ours."""
+    existing = _existing(out)
+    if existing is not None and all(existing.get(k) == v for k, v in _identity(settings).items()):
+        return WorldSummary(dict(existing["tables"]), 0.0, unchanged=True)
+    return None
 
 
 def _write(config: WorldConfig, raw: RawItems, folder: Path) -> dict[str, int]:
