@@ -153,7 +153,10 @@ def int8(bench: Bench) -> Figure:
 
     run = bench.workspace.require_run("engagement", "train engagement")
     if quantized_variant(run) != ".int8":
-        raise UsageError("The engagement model has no int8 form.", "adstool quantize engagement")
+        raise UsageError(
+            "--only int8: the engagement model in use has no int8 form.",
+            "Make one: adstool quantize engagement",
+        )
     small, full = (Scorer(run, quantized=quantized) for quantized in (True, False))
     inputs = bench.inputs
     value, floor = alternate(lambda: small.raw(inputs), lambda: full.raw(inputs), 200)

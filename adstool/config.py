@@ -368,7 +368,10 @@ def _array(name: str, content: Any, where: str) -> tuple[Any, ...]:
         rows.append(kind(**{k: _convert(f"{name}.{k}", v, hints[k], where) for k, v in entry.items()}))
     names = [row.name for row in rows]
     if len(set(names)) != len(names):
-        raise AdstoolError(f"{where}: two entries of [[{name}]] have the same name.", "Rename one.")
+        raise AdstoolError(
+            f"{where}: two entries of [[{name}]] have the same name.",
+            f"Give each entry of [[{name}]] a name of its own.",
+        )
     for row in rows:
         if isinstance(row, Action) and row.kind not in ("binary", "duration", "count"):
             raise AdstoolError(

@@ -4,14 +4,16 @@
 class AdstoolError(Exception):
     """Something failed that the user can act on.
 
-    `message` says what happened and where (file, row, option); `hint` says what to try.
+    `message` says what happened and where (file, row, option) in a sentence, which gets its full stop here
+    where it ends with the words of somebody else; `hint` says what to try.
     """
 
     exit_code = 1
 
     def __init__(self, message: str, hint: str = "") -> None:
-        super().__init__(message)
-        self.message = message
+        message = message.rstrip()
+        self.message = message if message.endswith((".", "!", "?")) else f"{message}."
+        super().__init__(self.message)
         self.hint = hint
 
 

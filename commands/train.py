@@ -104,7 +104,9 @@ def train(
 
     options = TrainOptions(preset, overrides, epochs, batch_size, seed, resume, runner, warm_start)
     if warm_start and (model != "engagement" or flat.given):
-        raise UsageError("--warm-start is of `train engagement` from the warehouse.", "Leave it out.")
+        raise UsageError(
+            "--warm-start is of `train engagement` from the warehouse.", "Leave out --warm-start."
+        )
     if dry_run:
         _plan(context, workspace, settings, model, flat, resume is not False)
         return
@@ -207,7 +209,10 @@ def _of(owner: str, model: str, **given: str | None) -> dict[str, str]:
     """The options of `train OWNER` that were written, as settings; raises UsageError for another model."""
     written = {name: value for name, value in given.items() if value is not None}
     if written and model != owner:
-        raise UsageError(f"--{next(iter(written))} is of `train {owner}`, not of {model}.", "Leave it out.")
+        raise UsageError(
+            f"--{next(iter(written))} is of `train {owner}`, not of {model}.",
+            f"Leave out --{next(iter(written))}.",
+        )
     return written
 
 
@@ -281,8 +286,8 @@ def _train_semantic(workspace: Workspace, settings: Settings, options: Any) -> d
 
     if options.epochs is not None or options.batch_size is not None:
         raise UsageError(
-            "Semantic ids are not trained by epochs and batches.",
-            "They have --preset kmeans|rqvae, --seed and --set levels=4 size=64.",
+            "--epochs and --batch-size are not of `train semantic`.",
+            "It has --preset kmeans or rqvae, --seed, --set levels=4 and --set size=64.",
         )
     given = {"method": options.preset, "seed": "" if options.seed is None else str(options.seed)}
     overrides = {**{key: value for key, value in given.items() if value}, **options.overrides}

@@ -40,7 +40,7 @@ def test_the_verb_makes_a_run_and_says_how_good_it_is(shop_copy: Workspace) -> N
     assert "Next: adstool train retrieval" in shown.stdout
     wrong = run_cli("--workspace", shop_copy.root, "train", "semantic", "--epochs", "3")
     assert wrong.returncode == 2
-    assert "--preset kmeans|rqvae" in wrong.stderr
+    assert "--preset kmeans or rqvae" in wrong.stderr
 
 
 def test_without_vectors_the_verb_names_what_is_missing(tmp_path: Path) -> None:

@@ -216,7 +216,9 @@ def load_folder(folder: Path) -> ClipModel:
         with _QuietOpenClip():
             model, _, preprocess = open_clip.create_model_and_transforms(f"local-dir:{folder}")
     except (RuntimeError, ValueError, OSError) as error:
-        raise AdstoolError(f"The CLIP in {folder} cannot be loaded: {error}", "Train it again.") from None
+        raise AdstoolError(
+            f"The CLIP in {folder} cannot be loaded: {error}", "Train it again: adstool train clip"
+        ) from None
     context = int(config["model_cfg"]["text_cfg"].get("context_length", 77))
     return ClipModel(model, preprocess, load_tokenizer(folder, context))
 

@@ -120,7 +120,7 @@ def _paired_items(con: duckdb.DuckDBPyConnection) -> dict[tuple[str, str], Pair]
     if not found:
         raise DataError(
             f"None of the {len(rows):,} items in the catalogue has both a picture file and a text.",
-            "Ingest a catalogue whose image column names files, with --images DIR if they lie elsewhere.",
+            "Ingest a catalogue whose column image names files, with --images DIR if they lie elsewhere.",
         )
     return found
 

@@ -53,7 +53,8 @@ class ClipTrainOptions:
                 values[key] = hints[key](value)
             except (TypeError, ValueError):
                 raise UsageError(
-                    f"--set {key}={value} is not a {hints[key].__name__}.", "Mend the value."
+                    f"--set {key}={value} is not a {hints[key].__name__}.",
+                    f"Give a {hints[key].__name__}, such as --set {key}={getattr(cls, key)!r}.",
                 ) from None
         options = cls(**values)
         options.check()
@@ -63,21 +64,27 @@ class ClipTrainOptions:
         """Raise UsageError for values that cannot be trained with."""
         if self.epochs < 0 or self.batch_size < 0 or self.batch_size == 1 or self.dim < 1:
             raise UsageError(
-                "epochs cannot be negative, dim must be at least 1, batch_size at least 2.",
-                "Mend the option.",
+                f"--epochs {self.epochs}, --batch-size {self.batch_size} or --set dim={self.dim} is too few.",
+                "Give a dim of 1 or more and a batch of 2 or more, or leave them out.",
             )
         for name in ("learning_rate", "views", "categories", "neighbours", "augment"):
             if not 0 <= getattr(self, name) < float("inf"):
-                raise UsageError(f"{name} must be 0 or more, not {getattr(self, name)}.", "Mend the value.")
+                raise UsageError(
+                    f"--set {name}={getattr(self, name)} is below 0 or no number.",
+                    f"Leave out {name}, or give 0 or more.",
+                )
         for name in ("window_hours", "half_life_days"):
             if not 0 < getattr(self, name) < float("inf"):
-                raise UsageError(f"{name} must be above 0, not {getattr(self, name)}.", "Mend the value.")
+                raise UsageError(
+                    f"--set {name}={getattr(self, name)} is not above 0.",
+                    f"Leave out {name}, or give more than 0.",
+                )
         if self.tune not in ("towers", "projection"):
-            raise UsageError(f"tune is '{self.tune}'; it can be towers or projection.", "Choose one.")
+            raise UsageError(f"--set tune={self.tune} is not known.", "Use towers or projection.")
         if not self.init and (self.tune == "projection" or self.pretrained):
             raise UsageError(
-                "A CLIP can be tuned, or weights given, only where one is started from.",
-                "Name it: --set init=clip@current, or --set init=ViT-B-32 --set pretrained=FILE.",
+                "--set tune=projection and --set pretrained=FILE need a CLIP to start from.",
+                "Name it: --set init=clip@current, or --set init=ViT-B-32 --set pretrained=FILE",
             )
 
     def for_catalogue(self, pictures: int) -> ClipTrainOptions:

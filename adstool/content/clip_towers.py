@@ -223,8 +223,8 @@ def _projections(model: Any) -> tuple[_Projection, _Projection]:
     found = [_Projection(owner, name) for owner, name, there in places if there]
     if not found or getattr(text, "text_projection", None) is None:
         raise AdstoolError(
-            "This CLIP has no projection after its towers that could be tuned alone.",
-            "Tune the towers: --set tune=towers.",
+            "--set tune=projection: this CLIP has no projection after its towers that could be tuned alone.",
+            "Tune the towers: --set tune=towers",
         )
     return found[0], _Projection(text, "text_projection")
 

@@ -132,8 +132,8 @@ def _neighbours(
     )
     if not len(found):
         raise DataError(
-            "No two pictures were engaged with by the same user, so there are no neighbours to learn from.",
-            "Ingest events of saves or clicks, or train without: --set neighbours=0.",
+            "--set neighbours: no user of the log engaged with two pictures, so none are neighbours.",
+            "Ingest events of saves or clicks, or train without: --set neighbours=0",
         )
     log.info("%d pairs of pictures that the same users engaged with", len(found))
     return found

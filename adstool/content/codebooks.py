@@ -116,7 +116,7 @@ class Codebooks:
                 f"{directory / FILE} cannot be used: {error}", "Make it again: adstool train semantic."
             ) from None
         if not levels:
-            raise AdstoolError(f"{directory / FILE} holds no level.", "adstool train semantic")
+            raise AdstoolError(f"{directory / FILE} holds no level.", "Make it again: adstool train semantic")
         return cls(levels, encoder, decoder, scale)
 
 

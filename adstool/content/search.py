@@ -49,7 +49,7 @@ def query_vector(
     if (text is None) == (image is None):
         raise UsageError("Search needs a text or --image FILE, not both.", 'adstool search "red dress"')
     if text is not None and not text.strip():
-        raise UsageError("The text to search for is empty.", 'adstool search "red dress"')
+        raise UsageError("The text to search for is empty: ''.", 'adstool search "red dress"')
     require_active(ws)
     picture = None
     if image is not None:

@@ -133,9 +133,11 @@ def chosen_settings(settings: Settings, overrides: Mapping[str, str]) -> Semanti
     if chosen.method not in METHODS:
         raise UsageError(f"There is no method '{chosen.method}'.", f"Methods: {', '.join(METHODS)}.")
     if not 1 <= chosen.levels <= MAX_LEVELS:
-        raise UsageError(f"{chosen.levels} levels cannot be made.", f"From 1 to {MAX_LEVELS}.")
+        raise UsageError(
+            f"{chosen.levels} levels of semantic ids cannot be made.", f"Give 1 to {MAX_LEVELS}."
+        )
     if not (chosen.size == 0 or 2 <= chosen.size <= MAX_SIZE):
-        raise UsageError(f"A level of {chosen.size} codes cannot be made.", f"0 or 2 to {MAX_SIZE}.")
+        raise UsageError(f"A level of {chosen.size} codes cannot be made.", f"Give 0 or 2 to {MAX_SIZE}.")
     return chosen
 
 

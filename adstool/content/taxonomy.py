@@ -62,7 +62,10 @@ def load_taxonomy(path: str, con: duckdb.DuckDBPyConnection) -> tuple[Topic, ...
         return tuple(Topic(topic, (), (category,)) for topic, category in rows)
     file = Path(path).expanduser()
     if file.suffix.lower() not in FORMATS:
-        raise DataError(f"{file} is no taxonomy: it ends in none of {', '.join(FORMATS)}.", "Rename it.")
+        raise DataError(
+            f"{file} is no taxonomy: it ends in none of {', '.join(FORMATS)}.",
+            "Rename it by what it holds, such as topics.toml.",
+        )
     try:
         text = file.read_text(encoding="utf-8")
         entries = _entries(text, file)
@@ -72,7 +75,9 @@ def load_taxonomy(path: str, con: duckdb.DuckDBPyConnection) -> tuple[Topic, ...
         ) from None
     topics = [_topic(name, content, file) for name, content in entries.items()]
     if not topics:
-        raise DataError(f"The taxonomy {file} names no topic.", 'Write one: "home/lighting" = ["lamp"]')
+        raise DataError(
+            f"The taxonomy {file} names no topic.", 'Write one, such as "home/lighting" = ["lamp"].'
+        )
     return tuple(sorted(topics, key=lambda topic: topic.path))
 
 
@@ -110,7 +115,11 @@ def _topic(name: str, content: Any, file: Path) -> Topic:
         raise DataError(f"{file}: topic '{name}' has other keys than words and categories.", "Take them out.")
     lists = {key: table.get(key, []) for key in KEYS}
     if any(not isinstance(v, list) or not all(isinstance(x, str) for x in v) for v in lists.values()):
-        raise DataError(f"{file}: words and categories of '{name}' must be lists of texts.", "Mend them.")
+        raise DataError(
+            f"{file}: words and categories of '{name}' must be lists of texts.", 'Write ["lamp", "lantern"].'
+        )
     if not any(lists.values()):
-        raise DataError(f"{file}: topic '{name}' has neither words nor categories.", "Give it some.")
+        raise DataError(
+            f"{file}: topic '{name}' has neither words nor categories.", 'Give it some, such as ["lamp"].'
+        )
     return Topic("/".join(parts), tuple(lists["words"]), tuple(lists["categories"]))

@@ -63,10 +63,10 @@ def ray_engine(workers: int | None = None) -> Engine:
         ray: Any = importlib.import_module("ray")  # an extra: nothing else of adstool knows of it
     except ImportError:
         raise AdstoolError(
-            "The engine ray needs Ray, which is not installed.", "Install it: pip install 'adstool[ray]'"
+            "--engine ray needs Ray, which is not installed.", "Install it: pip install 'adstool[ray]'"
         ) from None
     if workers is not None and workers < 1:
-        raise UsageError(f"{workers} workers can do nothing.", "Give a number from 1.")
+        raise UsageError(f"--workers {workers} can do nothing.", "Give a number from 1.")
 
     def engine(work: Work) -> Iterator[Written]:
         ours = not ray.is_initialized()

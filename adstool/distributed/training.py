@@ -110,13 +110,13 @@ def ray_runner(workers: int | None = None) -> Runner:
     As many workers as there are CPUs when None. Raises AdstoolError when Ray Train is not installed.
     """
     if workers is not None and workers < 1:
-        raise UsageError(f"{workers} workers can do nothing.", "Give a number from 1.")
+        raise UsageError(f"--workers {workers} can do nothing.", "Give a number from 1.")
     try:
         ray: Any = importlib.import_module("ray")
         importlib.import_module("ray.train.torch")
     except ImportError:
         raise AdstoolError(
-            "The engine ray needs Ray Train, which is not installed.",
+            "--engine ray needs Ray Train, which is not installed.",
             "Install it: pip install 'adstool[ray]'",
         ) from None
 

@@ -39,7 +39,9 @@ def evaluate_interests(evaluation: Evaluation) -> dict[str, Any]:
     """
     categories = evaluation.dataset.items.categories[1]
     if not categories:
-        raise NotReady("No item has a category.", "Give the catalogue a column category.")
+        raise NotReady(
+            "No item of the catalogue has a category.", "Ingest a catalogue with a column category."
+        )
     users = _Users(evaluation, categories)
     scores = {
         INFERRED: users.inferred(evaluation.settings.interests.offsite),

@@ -55,7 +55,10 @@ class LoggedActions:
             if values is None:
                 continue
             if len(values) != len(self.reward):
-                raise DataError(f"{name} has {len(values)} rows, reward {len(self.reward)}.", "Align them.")
+                raise DataError(
+                    f"Column {name} has {len(values)} rows, reward {len(self.reward)}.",
+                    f"Give {name} as many rows.",
+                )
             chance = name in ("propensity", "target")
             wrong = ~np.isfinite(values) | ((values < 0) | (values > 1) if chance else False)
             if wrong.any():

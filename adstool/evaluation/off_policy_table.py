@@ -38,9 +38,7 @@ class OffPolicyRequest:
     def check(self) -> None:
         """Raise UsageError for options that need each other."""
         if self.q_target and not self.q_hat:
-            raise UsageError(
-                "--q-target without --q-hat.", "Name the model's reward of the action taken too."
-            )
+            raise UsageError("--q-target needs --q-hat.", "Name the model's reward of the action taken too.")
         if bool(self.slate) != bool(self.position):
             raise UsageError("--request and --position go together.", "Name both columns, or neither.")
         if self.propensity is None and self.action is None:
@@ -90,7 +88,9 @@ def read_log(request: OffPolicyRequest) -> dict[str, Array]:
         found = con.execute(sql, path).fetchnumpy()
     except duckdb.Error as error:
         reason = str(error).splitlines()[0]
-        raise DataError(f"{request.log} cannot be read: {reason}", "Check the file.") from None
+        raise DataError(
+            f"{request.log} cannot be read: {reason}", "Check that it is whole and is what its name says."
+        ) from None
     finally:
         con.close()
     columns: dict[str, Array] = {}
@@ -146,4 +146,7 @@ def stacked(column: Array) -> Array:
     try:
         return np.stack([np.asarray(one, dtype=np.float64) for one in column])
     except ValueError:
-        raise DataError("The vectors of a column are not all of one length.", "Mend the file.") from None
+        raise DataError(
+            "The vectors of a column of the log are not all of one length.",
+            "Give --embedding and --context columns whose vectors have one length.",
+        ) from None

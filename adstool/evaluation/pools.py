@@ -48,7 +48,9 @@ def logged_pools(evaluation: Evaluation) -> Pools:
     """The pools of the test split with at least two ads each; raises Absent where there are none."""
     dataset, test = evaluation.dataset, evaluation.test
     if dataset.encoder.spec.corpus != "ad":
-        raise Absent("There are no ads among the examples: no auction can be held again.", "")
+        raise Absent(
+            "The log has no impression of an ad: no auction can be held again.", "Ingest impressions of ads."
+        )
     known = np.flatnonzero(~np.isnan(evaluation.labels).all(axis=1))
     item, user = np.asarray(dataset.item_row[test])[known], evaluation.users[known]
     day = np.asarray(dataset.ts[test])[known] // DAY
@@ -60,7 +62,7 @@ def logged_pools(evaluation: Evaluation) -> Pools:
     member = _members(group.reshape(-1), len(groups))
     enough = (member >= 0).sum(axis=1) > 1
     if not enough.any():
-        raise Absent("Nobody was shown two ads on one day of the test split.", "")
+        raise Absent("The log shows nobody two ads on one day of its last part.", "Ingest a longer log.")
     shown = np.asarray(dataset.item_row[test])[rows]
     bid = dataset.items.numbers("bid")[shown]
     outcome, true = _outcome(evaluation, rows)

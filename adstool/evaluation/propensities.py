@@ -24,8 +24,8 @@ def fitted_propensities(action: Array, context: Array | None) -> Array:
     _, code, counts = np.unique(action, return_inverse=True, return_counts=True)
     if len(counts) < 2:
         raise DataError(
-            "The log has one action only: nothing can be learnt of others.",
-            "Name the column of the action with --action.",
+            "The column of --action holds one action only: nothing can be learnt of others.",
+            "Name the column of the action that was taken: --action COLUMN",
         )
     if context is None or not context.shape[1]:
         return np.asarray(counts[code] / len(code))

@@ -73,7 +73,7 @@ def learn_quota(
     if not any(quotas[OVERALL].depths.values()):
         raise UsageError(
             f"In {budget:g} ms no source finds enough to be worth its time.",
-            "Give more: adstool quota --budget-ms",
+            f"Give more: adstool quota --budget-ms {2 * budget:g}",
         )
     judge = _Judge(replays, held, settings, depth)
     compared = judge.compare(students, cost, budget, fill=budget_ms is None)

@@ -50,7 +50,10 @@ def axes_of(settings: Settings, heads: tuple[str, ...]) -> Axes:
     wanted = [action for action in known if action.positive]
     unwanted = [action for action in known if not action.positive]
     if not wanted or not unwanted:
-        raise Absent("Utility is tuned against a wanted and an unwanted action; [[actions]] lacks one.", "")
+        raise Absent(
+            "Utility is tuned against a wanted and an unwanted action; [[actions]] lacks one.",
+            "Add one, such as save with weight = 4.0 or hide with weight = -10.0 and positive = false.",
+        )
     best = max(wanted, key=lambda action: (action.name == "save", action.weight))
     return Axes(best, min(unwanted, key=lambda action: action.weight))
 

@@ -45,7 +45,8 @@ def _build(target: Path, wanted: dict[str, Any], write: Callable[[Path], None]) 
         os.replace(partial, target)
     except OSError as error:
         raise AdstoolError(
-            f"The {target.parent.name} could not be written to {target}: {error}", "Free some disk."
+            f"{target} could not be written: {error}",
+            "Free some disk; adstool doctor says how much there is.",
         ) from None
     finally:
         shutil.rmtree(partial, ignore_errors=True)

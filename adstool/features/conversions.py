@@ -170,7 +170,7 @@ def _check(settings: Settings, dataset: Dataset) -> Action:
             )
     if dataset.encoder.spec.corpus != "ad":
         raise DataError(
-            "Conversions are credited to ads, but the examples are of pins.",
+            "Conversions are credited to ads, but features.item_type makes the examples of pins.",
             'Ingest impressions of ads, and leave features.item_type at "auto".',
         )
     click = next((action for action in settings.actions if action.name == CLICK), None)
@@ -196,7 +196,7 @@ def _kinds(con: duckdb.DuckDBPyConnection, chosen: ConversionSettings) -> tuple[
             f"Kinds of the log: {', '.join(known)}." if known else "Ingest some: adstool ingest FILES",
         )
     for kind in missing:
-        log.warning("conversion.kinds names '%s', of which the log has none.", kind)
+        log.warning("conversion.kinds names '%s', of which the log has none; it is left out.", kind)
     return kinds
 
 

@@ -313,7 +313,7 @@ class ServingState:
         if encoder not in self._codes:
             if encoder.spec != self.spec:
                 raise AdstoolError(
-                    "The model and the index were made with different features.",
+                    "The index was made with other features than the model in use.",
                     "Run adstool index, or adstool run, which does what is stale.",
                 )
             saved = _Codes.load(self._folder, encoder.digest) if self._folder and encoder.digest else None

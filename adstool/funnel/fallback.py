@@ -114,7 +114,10 @@ def predicted(
     """
     score = value.score(probability, bids, worth)
     if not np.isfinite(score).all():
-        raise AdstoolError("The model predicts what is no number.", "Train it again, or use an earlier run.")
+        raise AdstoolError(
+            "A model in use predicts what is no number, so that nothing has an order.",
+            "Train engagement again: adstool train engagement; adstool models has the runs.",
+        )
     return Predicted(heads, probability, worth, score, value)
 
 

@@ -140,8 +140,8 @@ def plan_of(
         return OneQuota(hand_set(by_hand, names, total))
     if learned is not None and learned.sources != set(names):
         log.warning(
-            "The quotas in use were learned for other sources than those of the index, so that every source"
-            " has an equal share: adstool quota"
+            "The quotas in use were learned for other sources than those of the index, so every source has an"
+            " equal share. Learn them again: adstool quota"
         )
         return OneQuota()
     return learned or OneQuota()

@@ -62,7 +62,7 @@ class Request:
         try:
             value = json.loads(line)
         except ValueError as error:
-            raise DataError(f"It is not JSON: {error}", 'For example {"user_id": "u1"}.') from None
+            raise DataError(f"The request is not JSON: {error}", 'For example {"user_id": "u1"}.') from None
         return cls.parse(value, k)
 
 

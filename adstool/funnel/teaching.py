@@ -52,7 +52,10 @@ class Teacher:
         """
         heavy = Scorer(self.ws.require_run("engagement", "train engagement"))
         if heavy.outputs != tuple(action.name for action in dataset.actions):
-            raise DataError("The engagement ranker has other actions.", "Run adstool train engagement.")
+            raise DataError(
+                "The engagement model in use has other actions than [[actions]].",
+                "Train it again: adstool train engagement",
+            )
         if heavy.encoder.digest == dataset.encoder.digest:
             heavy.encoder = dataset.encoder  # one set of inputs for both
         value = Value.of(self.settings, heavy.outputs)
@@ -122,7 +125,8 @@ class _Gather:
         size = min((len(one.rows) for one in found), default=0)
         if size < 2:
             raise DataError(
-                "No request before the test split had two items to choose from.", "Ingest a longer log."
+                "No request of the log before its last part had two items to choose from.",
+                "Ingest a longer log.",
             )
         return _stacked(found, size, logged)
 

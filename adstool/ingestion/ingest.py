@@ -89,7 +89,9 @@ def ingest(
 def _jobs(paths: Sequence[str], options: IngestOptions, spool: Path) -> list[Job]:
     """Every file to load, all of them found and recognised before the first is loaded."""
     if not paths:
-        raise UsageError("There is nothing to ingest.", "Name files, a folder, or - for standard input.")
+        raise UsageError(
+            "There is no file to ingest: no PATH was given.", "Name files, a folder, or - for standard input."
+        )
 
     def job(source: Input, feed: Feed | None = None) -> Job:
         return Job(

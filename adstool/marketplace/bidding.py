@@ -33,9 +33,17 @@ class Campaigns:
 
     def __post_init__(self) -> None:
         if not (self.bid.shape == self.budget.shape == self.target.shape and self.bid.ndim == 1):
-            raise AdstoolError("bid, budget and target are not one number a campaign each.")
+            raise AdstoolError(
+                f"bid, budget and target have the shapes {self.bid.shape}, {self.budget.shape}, "
+                f"{self.target.shape}.",
+                "Give arrays of one number a campaign each.",
+            )
         if not (np.all(self.bid > 0) and np.all(self.budget > 0) and np.all(self.target >= 0)):
-            raise AdstoolError("A campaign needs a bid and a budget above 0 and a target that is not below.")
+            wrong = ~((self.bid > 0) & (self.budget > 0) & (self.target >= 0))
+            raise AdstoolError(
+                f"Campaign {int(np.argmax(wrong))} wants a bid and budget above 0, a target from 0.",
+                "Leave the campaign out, or give it those.",
+            )
 
     def __len__(self) -> int:
         return len(self.bid)

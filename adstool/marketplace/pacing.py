@@ -26,7 +26,10 @@ class TrafficProfile:
         """
         total = np.atleast_2d(np.asarray(counts, dtype=np.float64)).sum(axis=0)
         if total.shape != (HOURS,) or np.any(total < 0):
-            raise AdstoolError(f"A profile of traffic needs 24 counts, not {total.shape}.")
+            raise AdstoolError(
+                f"Counts of traffic have the shape {total.shape}, not (24,), or are below 0.",
+                "Give one an hour of day.",
+            )
         return TrafficProfile((total + prior) / (total + prior).sum())
 
     @staticmethod

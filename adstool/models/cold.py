@@ -55,7 +55,7 @@ class Cold(PairModel):
     def __init__(self, config: ColdConfig) -> None:
         super().__init__(config, cross_columns(config.inputs.numeric, config.cross))
         if not config.pair_hidden:
-            raise UsageError("pair_hidden must name a layer.", "Try --set pair_hidden=32.")
+            raise UsageError("--set pair_hidden is empty.", "Try --set pair_hidden=32.")
         self.user = ColdSide(config, self.embedding, "user")
         self.item = ColdSide(config, self.embedding, "item")
         heads, first = len(config.heads), config.pair_hidden[0]

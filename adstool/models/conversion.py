@@ -53,9 +53,14 @@ class ConversionModel(EngagementModel):
 
     def __init__(self, config: ConversionConfig) -> None:
         if len(config.outputs) < 2:
-            raise UsageError(f"outputs is {config.outputs}: a click and at least one kind of conversion.")
+            raise UsageError(
+                f"The log has no kind of conversion to predict beside {config.outputs}.",
+                "Ingest conversions, or mend conversion.kinds.",
+            )
         if config.surface_towers:
-            raise UsageError("The conversion model has no surface towers.", "--set surface_towers=false")
+            raise UsageError(
+                "--set surface_towers=true is not of the conversion model.", "Leave out surface_towers."
+            )
         super().__init__(config)
         if self.position_bias is not None:
             self.position_bias = nn.Embedding(POSITIONS, len(config.outputs) + len(config.aside))

@@ -67,7 +67,7 @@ class FieldEmbedding(nn.Module):
             if self.history_used and spec.field(column) >= 0
         ]
         if not 1 <= hashes <= len(HASHES):
-            raise UsageError(f"hashes must be 1 to {len(HASHES)}, not {hashes}.", "Try --set hashes=2.")
+            raise UsageError(f"--set hashes={hashes} is not from 1 to {len(HASHES)}.", "Try --set hashes=2")
         self.hashes = hashes if 0 < max_rows < self.rows else 0
         self.table = nn.Embedding(max_rows if self.hashes else max(self.rows, 1), dim, sparse=True)
         nn.init.normal_(self.table.weight, std=std / max(self.hashes, 1) ** 0.5)

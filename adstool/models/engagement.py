@@ -95,7 +95,7 @@ class EngagementModel(nn.Module):
         if config.dense_init == "xavier":
             self.trunk.apply(_xavier)
         elif config.dense_init != "uniform":
-            raise UsageError(f"dense_init is {config.dense_init!r}.", "It can be uniform or xavier.")
+            raise UsageError(f"--set dense_init={config.dense_init} is not known.", "Use uniform or xavier.")
         self.register_load_state_dict_pre_hook(_rename_trunk)  # type: ignore[no-untyped-call]
 
     def _build_heads(self, inputs: int) -> TaskHeads:
@@ -119,7 +119,9 @@ class EngagementModel(nn.Module):
         spec = self.config.inputs
         field = spec.field("surface")
         if field < 0:
-            raise UsageError("surface_towers needs a column 'surface'.", "--set surface_towers=false")
+            raise UsageError(
+                "--set surface_towers=true needs a column 'surface'.", "Leave out surface_towers."
+            )
         return SurfaceTowers(
             inputs,
             len(spec.actions),

@@ -54,7 +54,10 @@ class TaskHeads(nn.Module):
         self.experts: Experts | None = None
         if multitask == "mmoe":
             if experts < 1 or not expert_hidden:
-                raise UsageError("mmoe needs an expert with a layer.", "--set experts=4 expert_hidden=64")
+                raise UsageError(
+                    "--set multitask=mmoe needs an expert with a layer.",
+                    "Give both: --set experts=4 --set expert_hidden=64",
+                )
             self.experts = Experts(inputs, tasks, experts, expert_hidden, dropout)
             inputs = self.experts.width
         self.towers: nn.ModuleList | None = None
@@ -95,8 +98,8 @@ class SurfaceTowers(nn.Module):
         known = surfaces - 1 - unknown
         if not 0 < known <= MOST_SURFACES:
             raise UsageError(
-                f"surface_towers needs 1 to {MOST_SURFACES} surfaces; training has {max(known, 0)}.",
-                "--set surface_towers=false",
+                f"--set surface_towers=true needs 1 to {MOST_SURFACES} surfaces, not {max(known, 0)}.",
+                "Leave out surface_towers.",
             )
         self.shape = (known, width)
         self.inside = nn.Linear(inputs, known * width)

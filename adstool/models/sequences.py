@@ -286,7 +286,10 @@ class Hstu(nn.Module):
 
 def _check_heads(heads: int, width: int) -> None:
     if heads < 1 or width % heads:
-        raise UsageError(f"sequence_heads={heads} does not divide the tokens' width {width}.", "Try 2.")
+        raise UsageError(
+            f"--set sequence_heads={heads} does not divide the tokens' width {width}.",
+            "Give a divisor, such as 2.",
+        )
 
 
 # (actions, history length, config, dropout) -> an encoder with `width`.
@@ -301,17 +304,21 @@ def build_sequence(actions: int, length: int, config: SequenceConfig, dropout: f
     """The encoder that `config` names, None for none. Raises UsageError for an unknown name or no history."""
     name = config.sequence
     if name == "none" and config.long_history:
-        raise UsageError("long_history needs an encoder that reads it.", "--set sequence=transact or hstu")
+        raise UsageError(
+            "--set long_history needs an encoder that reads it.", "Add one: --set sequence=transact"
+        )
     if name == "none":
         return None
     if name not in ENCODERS:
         raise UsageError(f"There is no sequence encoder '{name}'.", f"Known: none, {', '.join(ENCODERS)}.")
     if not length:
         raise UsageError(
-            f"sequence={name} reads histories, and there are none to read.",
+            f"--set sequence={name} reads histories, and there are none to read.",
             "Give history_used at least 1, on logged impressions; flat tables have no histories.",
         )
     for key, least in (("time_mask_hours", 0), ("long_history", 0), ("sequence_layers", 1)):
         if getattr(config, key) < least:
-            raise UsageError(f"{key} is {getattr(config, key)}.", f"Give a number from {least}.")
+            raise UsageError(
+                f"--set {key}={getattr(config, key)} is too small.", f"Give a number from {least}."
+            )
     return ENCODERS[name](actions, length, config, dropout)

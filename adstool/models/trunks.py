@@ -114,8 +114,8 @@ class DhenLayer(nn.Module):
         super().__init__()
         unknown = sorted(set(config.dhen_modules) - set(DHEN_MODULES))
         if unknown or not config.dhen_modules:
-            wrong = f"dhen_modules has no {unknown[0]!r}" if unknown else "dhen_modules is empty"
-            raise UsageError(f"{wrong}.", f"Choose some of {', '.join(DHEN_MODULES)}.")
+            wrong = f"has no {unknown[0]!r}" if unknown else "is empty"
+            raise UsageError(f"--set dhen_modules {wrong}.", f"Choose some of {', '.join(DHEN_MODULES)}.")
         self.parts = nn.ModuleList(DHEN_MODULES[name](config) for name in config.dhen_modules)
         self.project = nn.Linear(config.token_dim, config.token_dim, bias=False)
         self.normalize = nn.LayerNorm(config.token_dim)
@@ -190,7 +190,9 @@ class WukongLayer(nn.Module):
         super().__init__()
         tokens, dim, rank = config.tokens, config.token_dim, config.wukong_rank
         if tokens < 2:
-            raise UsageError(f"wukong needs at least 2 tokens, not {tokens}.", "--set tokens=16")
+            raise UsageError(
+                f"--set trunk=wukong needs at least 2 tokens, not {tokens}.", "Give more: --set tokens=16"
+            )
         crossed = tokens // 2
         self.crossed = (crossed, dim)
         self.columns = nn.Linear(tokens, rank, bias=False)  # Y

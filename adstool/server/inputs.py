@@ -94,11 +94,13 @@ def parse_json(text: bytes) -> Any:
             depth += token in (b"[", b"{")
             depth -= token in (b"]", b"}")
             if depth > MAX_DEPTH:
-                raise DataError(f"It is nested deeper than {MAX_DEPTH}.", 'For example {"user_id": "u1"}.')
+                raise DataError(
+                    f"The body is nested deeper than {MAX_DEPTH}.", 'For example {"user_id": "u1"}.'
+                )
     try:
         return json.loads(text)
     except (ValueError, RecursionError) as error:
-        raise DataError(f"It is not JSON: {error}", 'For example {"user_id": "u1"}.') from None
+        raise DataError(f"The body is not JSON: {error}", 'For example {"user_id": "u1"}.') from None
 
 
 def parse_rank(text: bytes, kind: str, k: int, settings: ServeSettings) -> Body:
@@ -119,13 +121,15 @@ def parse_rank(text: bytes, kind: str, k: int, settings: ServeSettings) -> Body:
     if value:
         raise DataError(f"Beside requests there is '{next(iter(value))}'.", "Put it into each request.")
     if not isinstance(listed, list):
-        raise DataError("requests must be a list.", 'For example {"requests": [{"user_id": "u1"}]}.')
+        raise DataError(
+            "requests of a body must be a list.", 'For example {"requests": [{"user_id": "u1"}]}.'
+        )
     return Body([_entry(one, k) for one in _limited(listed, settings)], True, deadline)
 
 
 def _limited(listed: list[Any], settings: ServeSettings) -> list[Any]:
     if not listed:
-        raise DataError("There is no request in it.", 'For example {"user_id": "u1"}.')
+        raise DataError("The body holds no request.", 'For example {"user_id": "u1"}.')
     if len(listed) > settings.max_batch:
         raise DataError(
             f"{len(listed)} requests are more than {settings.max_batch} at once.", "Send several bodies."

@@ -56,7 +56,10 @@ class Query:
             raise DataError(f"in = {where!r} cannot be searched.", "Use ads, pins or null.")
         k = int(k) if isinstance(k, str) and k.isdecimal() and len(k) < 5 else k
         if isinstance(k, bool) or not isinstance(k, int) or not 1 <= k <= MAX_RESULTS:
-            raise DataError(f"k = {k!r} is no whole number from 1 to {MAX_RESULTS}.", "Mend it.")
+            raise DataError(
+                f"k = {k!r} is no whole number from 1 to {MAX_RESULTS}.",
+                f"Leave out k, or give a number from 1 to {MAX_RESULTS}.",
+            )
         return cls(text, image, KINDS[where], k)
 
 

@@ -98,7 +98,10 @@ def graphs_of(model: nn.Module) -> tuple[Graph, ...]:
             Graph("user.onnx", ("sequence",), "user", lambda batch: model.user_vectors(batch["sequence"])),
             Graph("item.onnx", ("code",), "item", lambda batch: model.item_vectors(batch["code"])),
         )
-    raise AdstoolError(f"A {type(model).__name__} cannot be exported.", "Add it to serving/export.py.")
+    raise AdstoolError(
+        f"Models of the kind {type(model).__name__} cannot be exported for serving.",
+        "This is a defect of adstool: report it with the command that you ran.",
+    )
 
 
 class _Positional(nn.Module):

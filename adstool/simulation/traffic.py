@@ -87,13 +87,19 @@ class _Gathering:
         self.ranker = Ranker(ws, settings, con, strict=True)
         self.state: ServingState = self.ranker.index.state
         if self.state.spec.corpus != "ad":
-            raise AdstoolError("There are no ads in the index, so nothing is sold.", "Ingest ads first.")
+            raise AdstoolError(
+                "The index holds no ads, so nothing is sold.",
+                'Ingest ads, leave features.item_type at "auto", then: adstool run',
+            )
         self.engagement = {run: self._scorer("engagement", run) for run, _ in self.models}
         self.conversion = {run: self._scorer("conversion", run) for _, run in self.models}
         self.heads = self.ranker.heavy.outputs
         for run, scorer in self.engagement.items():
             if scorer is None or scorer.outputs != self.heads:
-                raise AdstoolError(f"engagement {run} has other actions than the run in use.", "Train it.")
+                raise AdstoolError(
+                    f"engagement {run} has other actions than the run in use.",
+                    "Name a run with the actions of now, or train one: adstool train engagement",
+                )
         rows = self._logged(requests, seed)
         self.logged, self.days = int(rows[0][4]), int(rows[0][5])
         self.requests, self.moments = self._again(rows)
@@ -111,7 +117,10 @@ class _Gathering:
             {"item_type": self.state.spec.corpus, "limit": limit, "seed": str(seed)},
         ).fetchall()
         if not rows:
-            raise AdstoolError("No ad was ever shown in the log.", "Ingest events with impressions of ads.")
+            raise AdstoolError(
+                "The log has no impression of an ad.",
+                "Ingest events with action impression and item_type ad.",
+            )
         return rows
 
     def _again(self, rows: list[Any]) -> tuple[list[Request], np.ndarray]:

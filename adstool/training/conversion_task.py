@@ -71,13 +71,15 @@ class ConversionTaskConfig:
         for name, known in (("delay", METHODS), ("loss", LOSSES), ("value", VALUES)):
             if getattr(self, name) not in known:
                 raise UsageError(
-                    f"{name} is {getattr(self, name)!r}; it can be {', '.join(known)}.", "Choose one."
+                    f"--set {name}={getattr(self, name)} is not known.", f"Use one of: {', '.join(known)}."
                 )
         for name in ("test_share", "valid_share"):
             if not 0 < getattr(self, name) < 0.9:
-                raise UsageError(f"{name} must be in (0, .9), not {getattr(self, name)}.", "Try 0.2.")
+                raise UsageError(
+                    f"--set {name}={getattr(self, name)} is not between 0 and 0.9.", f"Try --set {name}=0.2"
+                )
         if self.wait_hours < 0:
-            raise UsageError(f"wait_hours must not be below 0: {self.wait_hours}.", "Try 24.")
+            raise UsageError(f"--set wait_hours={self.wait_hours} is below 0.", "Try --set wait_hours=24")
 
 
 class ConversionTask:

@@ -71,7 +71,7 @@ def observe(clicks: Clicks, cut: int, method: str, wait: int, horizon: int) -> S
     restores it where traffic grows or shrinks.
     """
     if method not in METHODS:
-        raise UsageError(f"delay is {method!r}; it can be {', '.join(METHODS)}.", "Choose one.")
+        raise UsageError(f"--delay {method} is not known.", f"Use one of: {', '.join(METHODS)}.")
     delay = clicks.reported - clicks.ts[:, None]
     final = clicks.converted(horizon)
     n, kinds = clicks.reported.shape

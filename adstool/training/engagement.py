@@ -137,7 +137,7 @@ def thinned(examples: Examples, share: float) -> tuple[Rows, np.ndarray]:
     Which rows are kept depends on nothing but their number. Raises UsageError for a share outside (0, 1].
     """
     if not 0.0 < share <= 1.0:
-        raise UsageError(f"negatives must be above 0 and at most 1, not {share}.", "--set negatives=0.25")
+        raise UsageError(f"--set negatives={share} is not above 0 and at most 1.", "Try --set negatives=0.25")
     train = examples.splits["train"]
     rows = np.arange(train.start, train.stop)
     if share == 1.0:

@@ -95,7 +95,7 @@ def prepare(ws: Workspace, settings: Settings, request: FlatRequest) -> FlatExam
     request = resolve(ws, settings, request)
     test = request.test
     if test is None:
-        raise UsageError("A file to train on needs a file to test on.", "Give --test FILE.")
+        raise UsageError("--train FILE needs a file to test on.", "Give --test FILE.")
     for path in (request.train, request.test, request.valid):
         if path is not None and not path.is_file():
             raise DataError(f"There is no file {path}.", "Give a csv or parquet file.")

@@ -99,7 +99,8 @@ class FlatEncoder:
             return cls(document["label"], vocabularies, scales)
         except (OSError, KeyError, TypeError, ValueError, pa.ArrowInvalid) as error:
             raise AdstoolError(
-                f"{directory} has a damaged features.json: {error}", "Train it again."
+                f"{directory} has a damaged features.json: {error}",
+                "Train it again: adstool train engagement --train FILE --test FILE --label COLUMN",
             ) from None
 
 
@@ -163,7 +164,10 @@ def columns_of(con: duckdb.DuckDBPyConnection, path: Path) -> dict[str, str]:
     try:
         rows = con.execute(f"describe select * from {source_of(path, True)}", {"path": str(path)}).fetchall()
     except duckdb.Error as error:
-        raise DataError(f"{path} cannot be read: {str(error).splitlines()[0]}", "Check the file.") from None
+        raise DataError(
+            f"{path} cannot be read: {str(error).splitlines()[0]}",
+            "Check that it is whole and is what its name says.",
+        ) from None
     return {row[0]: row[1] for row in rows}
 
 
@@ -191,7 +195,10 @@ def load_table(con: duckdb.DuckDBPyConnection, table: str, path: Path, request: 
     try:
         con.execute(f"create table {table} as {body}", {"path": str(path)})
     except duckdb.Error as error:
-        raise DataError(f"{path} cannot be read: {str(error).splitlines()[0]}", "Check the file.") from None
+        raise DataError(
+            f"{path} cannot be read: {str(error).splitlines()[0]}",
+            "Check that it is whole and is what its name says.",
+        ) from None
     _check(con, table, path, request)
 
 

@@ -210,10 +210,14 @@ def lessons_for(
         return None
     if config.lists < 1 or config.candidates < 2 or config.lists_a_step < 1:
         raise UsageError(
-            "Lists need two candidates, and a step one list.", "Leave out what was --set of them."
+            "--set lists, candidates or lists_a_step is too small for lists to be learned from.",
+            "Give 2 candidates or more, and 1 list or more, a step too.",
         )
     if options.teach is None:
-        raise UsageError("Nothing here can ask the heavy ranker.", "Leave out --align and --set distill.")
+        raise UsageError(
+            "--align and --set distill need a heavy ranker to ask, and none is given here.",
+            "Leave out --align and --set distill.",
+        )
     return options.teach(dataset, config.lists, config.candidates, seed)
 
 

@@ -31,16 +31,22 @@ class LoopConfig:
         """Raise UsageError for values that cannot be trained with."""
         for name in ("epochs", "batch_size", "patience", "accumulate"):
             if getattr(self, name) < 1:
-                raise UsageError(f"{name} must be at least 1, not {getattr(self, name)}.", "Give a count.")
+                raise UsageError(
+                    f"--set {name}={getattr(self, name)} is below 1.", f"Leave out {name}, or give 1 or more."
+                )
         if not self.learning_rate > 0:
-            raise UsageError(f"learning_rate must be above 0, not {self.learning_rate}.", "Try 0.001.")
+            raise UsageError(
+                f"--set learning_rate={self.learning_rate} is not above 0.", "Try --set learning_rate=0.001"
+            )
         for name, choices in (
             ("schedule", ("constant", "cosine", "plateau")),
             ("precision", ("auto", "fp32", "bf16")),
         ):
             if getattr(self, name) not in choices:
                 raise UsageError(
-                    f"{name} is {getattr(self, name)!r}; it can be {' or '.join(choices)}.", "Choose one."
+                    f"--set {name}={getattr(self, name)} is not known.", f"Use one of: {', '.join(choices)}."
                 )
         if not 0 <= self.average < 1:
-            raise UsageError(f"average must be in [0, 1), not {self.average}.", "Try 0.99, or 0 for none.")
+            raise UsageError(
+                f"--set average={self.average} is not from 0 to below 1.", "Try 0.99, or 0 for none."
+            )

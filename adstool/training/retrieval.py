@@ -80,7 +80,7 @@ class RetrievalTask:
         self.rows = len(self.engaged)
         if self.rows == 0:
             raise DataError(
-                "Training holds no impression that was engaged with, so there is nothing to retrieve for.",
+                "The log holds no impression that was engaged with before its last parts: nothing to learn.",
                 "Check that the actions of the log are those of [[actions]].",
             )
         # Where each user engaged for the first time, and so had no past yet.

@@ -55,7 +55,7 @@ def train_model(
     if name not in TRAINERS:
         raise UsageError(f"There is no model '{name}' to train.", f"Models: {', '.join(TRAINERS)}.")
     if options.warm_start and name != "engagement":
-        raise UsageError(f"--warm-start is of engagement, not of {name}.", "Leave it out.")
+        raise UsageError(f"--warm-start is of engagement, not of {name}.", "Leave out --warm-start.")
     before = ws.current_run(name)
     with ws.new_run(name) as run_dir:
         result = TRAINERS[name](ws, settings, con, run_dir, options)

@@ -81,7 +81,9 @@ class SequenceTask:
         ]
         self.rows = len(self.parts)
         if not self.rows:
-            raise DataError("No user engaged twice, so there is no order to learn.", "Ingest a longer log.")
+            raise DataError(
+                "No user of the log engaged twice, so there is no order to learn.", "Ingest a longer log."
+            )
         counts = np.bincount(np.concatenate(sequences), minlength=model.config.items)
         self.share = (counts / counts.sum()).astype(np.float32)
 

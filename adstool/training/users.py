@@ -69,7 +69,7 @@ class SequenceLog:
         known = np.asarray(log.ts) < until
         if not known.any():
             raise DataError(
-                "Nobody engaged with anything in the training split, so there are no sequences.",
+                "Nobody in the log engaged with anything before its last parts, so there are no sequences.",
                 "Check that the actions of the log are those of [[actions]].",
             )
         self.codes = ItemCodes.engaged_with(dataset.items, np.asarray(log.item)[known])

@@ -104,11 +104,11 @@ PRESETS: dict[str, WorldConfig] = {
 def preset(name: str, **changes: int | None) -> WorldConfig:
     """The preset `name` with the given (not None) fields changed; raises UsageError for an unknown name."""
     if name not in PRESETS:
-        raise UsageError(f"Unknown preset '{name}'.", f"Use one of: {', '.join(PRESETS)}.")
+        raise UsageError(f"--preset {name} is not known.", f"Use one of: {', '.join(PRESETS)}.")
     given: dict[str, Any] = {key: value for key, value in changes.items() if value is not None}
     try:
         return dataclasses.replace(PRESETS[name], **given)
     except TypeError as error:
         raise AdstoolError(
-            f"Unknown setting of a world: {error}", "See WorldConfig for its fields."
+            f"Unknown setting of a world: {error}", "Use users, ads, pins, days or seed."
         ) from None

@@ -196,7 +196,7 @@ def test_a_model_of_other_features_is_refused(built: Built, now: ServingState) -
     other = FeatureEncoder(
         default_spec(Settings()), encoder.vocabularies, encoder.priors, encoder.mean, encoder.std, 8
     )
-    with pytest.raises(AdstoolError, match="different features") as caught:
+    with pytest.raises(AdstoolError, match="other features than") as caught:
         now.inputs(other, now.request("u1"), np.asarray([0]))
     assert "adstool index" in caught.value.hint
 

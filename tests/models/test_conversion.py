@@ -79,5 +79,5 @@ def test_biases_start_at_the_rates() -> None:
 def test_what_cannot_be_built_is_a_usage_error() -> None:
     with pytest.raises(UsageError, match="kind of conversion"):
         ConversionModel(dataclasses.replace(CONFIG, outputs=("click",)))
-    with pytest.raises(UsageError, match="surface towers"):
+    with pytest.raises(UsageError, match="surface_towers"):
         ConversionModel(dataclasses.replace(CONFIG, surface_towers=True))

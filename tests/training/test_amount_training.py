@@ -168,5 +168,5 @@ def test_fewer_negatives_leave_the_loss_as_it_was_on_average() -> None:
     whole, ones = thinned(examples, 1.0)
     assert len(whole) == len(empty)
     assert (ones == 1).all()
-    with pytest.raises(UsageError, match="negatives must be"):
+    with pytest.raises(UsageError, match="--set negatives="):
         thinned(examples, 0.0)

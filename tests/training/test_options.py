@@ -42,9 +42,9 @@ def test_set_reaches_model_loop_and_task() -> None:
         (TrainOptions(overrides={"droput": "0.1"}), "Did you mean 'dropout'"),
         (TrainOptions(overrides={"dropout": "much"}), "lists as"),
         (TrainOptions(overrides={"zzz": "x"}), "Known"),
-        (TrainOptions(overrides={"schedule": "steps"}), "Choose one"),
+        (TrainOptions(overrides={"schedule": "steps"}), "Use one of"),
         (TrainOptions(overrides={"learning_rate": "-1"}), "0.001"),
-        (TrainOptions(overrides={"patience": "0"}), "count"),
+        (TrainOptions(overrides={"patience": "0"}), "1 or more"),
     ],
 )
 def test_what_cannot_be_is_named(options: TrainOptions, message: str) -> None:

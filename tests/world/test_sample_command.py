@@ -30,7 +30,7 @@ def test_refusals_have_a_message_and_an_exit_code(tmp_path: Path) -> None:
     cases = [
         (("sample", tmp_path / "full"), 1, "was not made by adstool sample"),
         (("sample", tmp_path / "w", "--users", "2"), 2, "greater than or equal to 10"),
-        (("sample", tmp_path / "w", "--preset", "huge"), 2, "Unknown preset"),
+        (("sample", tmp_path / "w", "--preset", "huge"), 2, "--preset huge is not known"),
         (("sample", tmp_path / "w", "--images", tmp_path), 2, "--images goes with --catalog"),
     ]
     for words, code, message in cases:

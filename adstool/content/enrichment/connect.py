@@ -17,7 +17,7 @@ def open_chat(settings: LlmSettings, *, asking: bool = True) -> Chat:
     """
     if not settings.model:
         raise AdstoolError(
-            "No language model is set.",
+            "No language model is set: llm.model is empty.",
             'Set [llm] model = "NAME" and base_url in adstool.toml, or model = "local-dir:PATH".',
         )
     if settings.model.startswith(LOCAL):
@@ -49,5 +49,8 @@ def read_key(variable: str) -> str:
             "Export it with the endpoint's key, or set api_key_env to nothing for an endpoint without keys.",
         )
     if not key.isascii() or not key.isprintable():
-        raise AdstoolError("The key in the environment is not printable ASCII.", "Export it again.")
+        raise AdstoolError(
+            "The key in the variable that llm.api_key_env names is not printable ASCII.",
+            "Export the key again, without line feeds or other marks.",
+        )
     return key

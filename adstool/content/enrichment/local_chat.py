@@ -38,8 +38,8 @@ class LocalChat:
             transformers: Any = import_module("transformers")
         except ImportError:
             raise AdstoolError(
-                "A local language model needs the package transformers, which is not installed.",
-                "pip install 'adstool[llm]', or name an endpoint with [llm] base_url and model.",
+                "llm.model = local-dir:PATH needs the package transformers, which is not installed.",
+                "Install it (pip install 'adstool[llm]'), or name an endpoint with [llm] base_url and model.",
             ) from None
         self._device = pick_device().torch
         only = {"local_files_only": True, "trust_remote_code": False}

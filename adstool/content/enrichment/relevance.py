@@ -93,7 +93,7 @@ def grade_by_llm(
     pairs = pairs[: settings.enrichment.relevance_pairs]
     if not pairs:
         log.warning(
-            "no query was asked by %d users and answered with items, so there is nothing to grade",
+            "No query of the log was asked by %d users and answered with items: nothing is graded.",
             settings.enrichment.query_users,
         )
     known = {found.pair: found for found in read_grades(con, source, RELEVANCE_VERSION)}

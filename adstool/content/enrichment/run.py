@@ -37,7 +37,10 @@ def enrich_items(
     """
     if by == "clip":
         if relevance or retry_rejected:
-            raise UsageError("CLIP gives no relevance grades and rejects nothing.", "Add --with llm.")
+            raise UsageError(
+                "--with clip gives no relevance grades and rejects nothing.",
+                "Give --with llm, or leave out --relevance and --retry-rejected.",
+            )
         result = enrich_by_clip(ws, settings, con, kinds, limit=limit, dry_run=dry_run)
     else:
         options = LlmOptions(kinds, limit, dry_run, retry_rejected)

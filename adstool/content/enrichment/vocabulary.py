@@ -71,17 +71,25 @@ def read_vocabulary(path: str) -> AttributeVocabulary:
 def _words(file: Path, name: str, section: object) -> Words:
     needed = ("prompts",) if name == CATEGORY else ("prompts", "values")
     if not isinstance(section, dict) or section.keys() != set(needed):
-        raise AdstoolError(f"{file}: [{name}] must have {' and '.join(needed)}.", "See the shipped file.")
+        raise AdstoolError(
+            f"{file}: [{name}] must have {' and '.join(needed)}.",
+            "See adstool/content/enrichment/attributes.toml, the vocabulary that ships with adstool.",
+        )
     for key in needed:
         entry = section[key]
         if not isinstance(entry, list) or not entry or not all(isinstance(text, str) for text in entry):
-            raise AdstoolError(f"{file}: [{name}] {key} must be a list of texts.", "See the shipped file.")
+            raise AdstoolError(
+                f"{file}: [{name}] {key} must be a list of texts.",
+                "See adstool/content/enrichment/attributes.toml, the vocabulary that ships with adstool.",
+            )
     if not all("{}" in prompt for prompt in section["prompts"]):
         raise AdstoolError(f"{file}: a prompt of [{name}] has no {{}}.", "Put {} where the word belongs.")
     try:
         values = tuple(plain_word(name, value) for value in section.get("values", ()))
     except SchemaProblem as problem:
-        raise AdstoolError(f"{file}: {problem}.", "Mend the word.") from None
+        raise AdstoolError(
+            f"{file}: [{name}] {problem}.", "Write it as a plain word in the list of values."
+        ) from None
     if len(set(values)) != len(values):
-        raise AdstoolError(f"{file}: [{name}] has a value twice.", "Take one out.")
+        raise AdstoolError(f"{file}: [{name}] has a value twice.", "Leave it once in the list of values.")
     return Words(tuple(section["prompts"]), values)
