@@ -34,6 +34,7 @@ COMPRESSIONS = {".gz": "gzip", ".zst": "zstd"}
 SKIPPED_FOLDERS = {"truth", "images"}
 SKIPPED_FILES = {"world.json"}
 STDIN = "-"
+LONGEST_LINE = 1 << 24  # bytes of a line that are read at all
 BLOCK = 1 << 18  # what fits a core's cache: counting keys in blocks of 1 MiB takes five times as long
 
 
@@ -249,6 +250,19 @@ def _alive(process: int) -> bool:
     except OSError:
         return True
     return True
+
+
+def physical_lines(handle: IO[bytes]) -> Iterator[tuple[int, bytes]]:
+    """Number, from 1, and bytes of every line; of one longer than LONGEST_LINE only the first bytes, one too many.
+
+    So a stream without line ends, such as gigabytes of zeros out of a small .gz, fits into memory.
+    """
+    number = 0
+    while raw := handle.readline(LONGEST_LINE + 1):
+        number += 1
+        yield number, raw
+        while len(raw) > LONGEST_LINE and not raw.endswith(b"\n"):
+            raw = handle.readline(LONGEST_LINE + 1)
 
 
 def open_stream(path: Path, compression: str) -> Any:

@@ -15,12 +15,13 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from adstool.ingestion.checksum import KeyCounter
-from adstool.ingestion.inputs import Dialect, Input, RowsDisagree
+from adstool.ingestion.inputs import LONGEST_LINE, Dialect, Input, RowsDisagree, physical_lines
 from adstool.warehouse import lent, load_sql
 
-BATCH = 20_000
+BATCH = 20_000  # rows held in memory
+BATCH_BYTES = 1 << 26  # of their lines, should these be long
 LONGEST_TEXT = 1 << 20  # characters of a refused row that are kept
-LONGEST_LINE = 1 << 24  # bytes of a line that are read at all
+TOO_LONG = f"longer than {LONGEST_LINE:,} bytes"
 FURTHEST = 1000  # lines that one quoted value may span
 LOCATED = pa.schema(
     [("row", pa.int64()), ("line", pa.int64()), ("text", pa.string()), ("problem", pa.string())]
@@ -70,14 +71,15 @@ def locate(
 ) -> Iterator[pa.RecordBatch]:
     """Batches (row, line, text, problem) of the records `rows` (int64, ascending, from 0).
 
-    The file is jsonl or csv; `line` is the first physical line of the record, from 1. Raises RowsDisagree
-    when the file does not have `total` records. `problem` is null, but with `keys`, which counts
-    the keys in the records, says why a line of a jsonl file is no JSON object.
+    The file is jsonl or csv; `line` is the first physical line of the record, from 1, and `problem` says why a
+    line of jsonl is no JSON object, else null. Raises RowsDisagree when the file does not have `total` records.
+    `keys` counts the keys in the records.
     """
     wanted = iter(rows.tolist())
     following = next(wanted, -1)
     found: list[tuple[int, int, str, str | None]] = []
     raws: list[bytes] = []
+    size = 0
     count = -1
     with source.open() as handle:
         records = _lines(handle) if source.format == "jsonl" else _csv_records(handle, dialect)
@@ -85,15 +87,15 @@ def locate(
             count += 1
             if count != following:
                 continue
-            problem = None
+            problem = _object(raw)[1] if source.format == "jsonl" else None
             if keys is not None:
-                problem = _object(raw)[1]
                 raws.append(raw)
             found.append((count, line, _text(raw, dialect.encoding), problem))
             following = next(wanted, -1)
-            if len(found) == BATCH:
+            size += len(raw)
+            if len(found) == BATCH or size > BATCH_BYTES:
                 yield _located(found)
-                found = []
+                found, size = [], 0
                 if keys is not None:
                     keys.update(b"".join(raws))
                     raws = []
@@ -129,30 +131,30 @@ def _text(raw: bytes, encoding: str) -> str:
 
 def _lines(handle: Any) -> Iterator[tuple[int, bytes]]:
     """Lines that are not blank, as DuckDB counts them, with their number."""
-    for number, raw in enumerate(handle, start=1):
+    for number, raw in physical_lines(handle):
         if raw.strip():
             yield number, raw
 
 
 def _csv_records(handle: Any, dialect: Dialect) -> Iterator[tuple[int, bytes]]:
     """Records of a well-formed csv file: a quoted value may span lines, empty lines count for nothing."""
-    open_record = b""
-    start = 0
-    for number, raw in enumerate(handle, start=1):
+    lines: list[bytes] = []
+    start = quotes = 0
+    for number, raw in physical_lines(handle):
         if number == 1 and dialect.header:
             continue
-        if open_record:
-            open_record += raw
-        elif raw.strip(b"\r\n"):
-            open_record, start = raw, number
-        else:
+        if not lines:
+            if not raw.strip(b"\r\n"):
+                continue
+            start = number
+        lines.append(raw)
+        quotes += raw.count(b'"')
+        if dialect.quoted and quotes % 2:
             continue
-        if dialect.quoted and b'"' in open_record and open_record.count(b'"') % 2:
-            continue
-        yield start, open_record
-        open_record = b""
-    if open_record:
-        yield start, open_record
+        yield start, b"".join(lines)
+        lines, quotes = [], 0
+    if lines:
+        yield start, b"".join(lines)
 
 
 def convert(source: Input, dialect: Dialect, target: Path) -> Input:
@@ -171,11 +173,13 @@ def convert(source: Input, dialect: Dialect, target: Path) -> Input:
         else:
             records = _parsed_csv(handle, dialect)
         batch: list[tuple[Any, ...]] = []
+        size = 0
         for values, problem, line, raw in records:
             batch.append((*(values or [None] * len(names)), problem, line, _text(raw, dialect.encoding)))
-            if len(batch) == BATCH:
+            size += len(raw)
+            if len(batch) == BATCH or size > BATCH_BYTES:
                 writer.write_batch(_batch(batch, schema))
-                batch = []
+                batch, size = [], 0
         if batch:
             writer.write_batch(_batch(batch, schema))
     return replace(source, path=target, format="parquet", compression="none")
@@ -192,15 +196,17 @@ Parsed = tuple[list[str | None] | None, str | None, int, bytes]
 
 
 def _parsed_objects(handle: Any) -> Iterator[Parsed]:
-    for number, raw in _lines(handle):
-        text, problem = _object(raw.removeprefix(b"\xef\xbb\xbf") if number == 1 else raw)
-        yield (None if text is None else [text]), problem, number, raw
+    for number, line in _lines(handle):
+        raw = line.removeprefix(b"\xef\xbb\xbf") if number == 1 else line
+        if raw.strip():
+            text, problem = _object(raw)
+            yield (None if text is None else [text]), problem, number, raw
 
 
 def _object(raw: bytes) -> tuple[str | None, str | None]:
     """The text of a line that is a JSON object, or why it is none."""
     if len(raw) > LONGEST_LINE:
-        return None, f"longer than {LONGEST_LINE:,} bytes"
+        return None, TOO_LONG
     try:
         text = raw.decode("utf-8")
         if isinstance(json.loads(text), dict):
@@ -220,7 +226,7 @@ def _parsed_csv(handle: Any, dialect: Dialect) -> Iterator[Parsed]:
     """
     csv.field_size_limit(LONGEST_LINE)
     waiting: list[tuple[int, bytes]] = []
-    numbered = enumerate(handle, start=1)
+    numbered = physical_lines(handle)
     if dialect.header:
         next(numbered, None)
     while True:
@@ -233,17 +239,19 @@ def _parsed_csv(handle: Any, dialect: Dialect) -> Iterator[Parsed]:
         values, problem = _record(raw, dialect)
         taken = 0
         if problem and dialect.quoted and raw.count(b'"') % 2:
-            joined = raw
-            while taken < FURTHEST and joined.count(b'"') % 2:
+            quotes, size = raw.count(b'"'), len(raw)
+            while taken < FURTHEST and quotes % 2 and size <= LONGEST_LINE:
                 if taken == len(waiting):
                     more = next(numbered, None)
                     if more is None:
                         break
                     waiting.append(more)
-                joined += waiting[taken][1]
+                quotes += waiting[taken][1].count(b'"')
+                size += len(waiting[taken][1])
                 taken += 1
+            joined = b"".join([raw, *(line for _, line in waiting[:taken])])
             whole, trouble = _record(joined, dialect)
-            if trouble is None and joined.count(b'"') % 2 == 0:
+            if trouble is None and quotes % 2 == 0:
                 values, problem, raw = whole, None, joined
                 del waiting[:taken]
         yield values, problem, number, raw
@@ -251,6 +259,8 @@ def _parsed_csv(handle: Any, dialect: Dialect) -> Iterator[Parsed]:
 
 def _record(raw: bytes, dialect: Dialect) -> tuple[list[str | None] | None, str | None]:
     """The values of one record, or why there are none."""
+    if len(raw) > LONGEST_LINE:
+        return None, TOO_LONG
     try:
         text = raw.decode(dialect.encoding)
         style = csv.excel if dialect.quoted else _Unquoted

@@ -5,18 +5,20 @@ from __future__ import annotations
 import csv
 import difflib
 import json
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import duckdb
 
 from adstool.errors import DataError, UsageError
-from adstool.ingestion.inputs import Dialect, Input, damaged
+from adstool.ingestion.inputs import Dialect, Input, damaged, physical_lines
 from adstool.ingestion.validation import Relation
 from adstool.warehouse import load_sql
 from adstool.warehouse.schema import TABLES, Table
 
 SAMPLE = 2000  # lines whose keys tell whether a required column has another name
+SAMPLE_BYTES = 1 << 24  # of these lines, should they be long
 DELIMITERS = (",", "\t", ";", "|")
 ATTRIBUTES = "attributes"
 
@@ -184,8 +186,12 @@ def _quoted(name: str) -> str:
 def _sampled_keys(source: Input) -> set[str]:
     """Keys of the objects among the first lines."""
     seen: set[str] = set()
+    size = 0
     with source.open() as handle:
-        for _, line in zip(range(SAMPLE), handle, strict=False):
+        for number, line in physical_lines(handle):
+            size += len(line)
+            if number > SAMPLE or size > SAMPLE_BYTES:
+                break
             try:
                 record = json.loads(line)
             except (ValueError, RecursionError):
@@ -236,10 +242,10 @@ def csv_header(source: Input) -> tuple[Dialect, list[str]]:
         ) from None
     delimiter = max(DELIMITERS, key=lambda mark: len(cuts[mark]))
     names = [name.strip() for name in cuts[delimiter]]
-    doubled = [name for name in names if name and names.count(name) > 1]
+    doubled = [name for name, times in Counter(names).items() if name and times > 1]
     if doubled:
         raise DataError(
-            f"{source.name} has two columns called '{doubled[0]}'.", "Rename one in the first line."
+            f"{source.name} has two columns called '{doubled[0][:80]}'.", "Rename one in the first line."
         )
     names = [name or f"column{index}" for index, name in enumerate(names, start=1)]
     return Dialect(delimiter, len(names)), names
