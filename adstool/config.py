@@ -4,15 +4,16 @@ from __future__ import annotations
 
 import dataclasses
 import difflib
+import math
 import os
-import tomllib
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any, get_type_hints
 
 from adstool.config_services import EnrichmentSettings, LlmSettings, ServeSettings
-from adstool.errors import AdstoolError
+from adstool.documents import read_toml
+from adstool.errors import AdstoolError, quoted
 
 AMOUNT_LOSSES = {"binary": ("",), "count": ("", "poisson"), "duration": ("", "lognormal", "weighted")}
 
@@ -261,7 +262,7 @@ def load_settings(
     or a value of the wrong type.
     """
     environment = os.environ if environment is None else environment
-    document = _read_toml(path) if path is not None and path.is_file() else {}
+    document = read_toml(path) if path is not None and path.is_file() else {}
     where = str(path)
     origins: dict[str, str] = {}
     values: dict[str, dict[str, Any]] = {name: {} for name in SECTIONS}
@@ -297,17 +298,10 @@ def _dotted(name: str) -> str:
     return f"{section}.{name[len(section) + 1 :]}"
 
 
-def _read_toml(path: Path) -> dict[str, Any]:
-    try:
-        return tomllib.loads(path.read_text(encoding="utf-8"))
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-        raise AdstoolError(f"{path} is not valid TOML: {error}", "Mend the line it names.") from None
-
-
 def _unknown(key: str, known: list[str], where: str) -> AdstoolError:
     near = difflib.get_close_matches(key, known, n=1, cutoff=0.4)
     hint = f"Did you mean '{near[0]}'?" if near else f"Known: {', '.join(sorted(known))}."
-    return AdstoolError(f"{where}: unknown setting '{key}'.", hint)
+    return AdstoolError(f"{where}: unknown setting {quoted(key)}.", hint)
 
 
 def _set(
@@ -336,21 +330,30 @@ def _convert(name: str, value: Any, kind: Any, where: str) -> Any:
         if kind is int and not isinstance(value, bool) and not isinstance(value, float):
             return int(value)
         if kind is float and not isinstance(value, bool):
-            return float(value)
+            return _finite(value)
         if kind is str and isinstance(value, str):
             return value
         if kind == tuple[float, ...]:
             parts = value.split(",") if isinstance(value, str) else value
-            return tuple(float(part) for part in parts)
+            return tuple(_finite(part) for part in parts)
         if kind == tuple[str, ...]:
             parts = [part for part in value.split(",") if part] if isinstance(value, str) else value
             if isinstance(parts, list) and all(isinstance(part, str) for part in parts):
                 return tuple(parts)
         raise ValueError
-    except (TypeError, ValueError):
+    except (TypeError, ValueError, OverflowError):
         lists = {tuple[float, ...]: "list of numbers", tuple[str, ...]: "list of texts"}
         wanted = lists[kind] if kind in lists else getattr(kind, "__name__", str(kind))
-        raise AdstoolError(f"{where}: {name} = {value!r} is not a {wanted}.", f"Give a {wanted}.") from None
+        raise AdstoolError(
+            f"{where}: {name} = {quoted(value)} is not a {wanted}.", f"Give a {wanted}."
+        ) from None
+
+
+def _finite(value: Any) -> float:
+    number = float(value)
+    if not math.isfinite(number):
+        raise ValueError
+    return number
 
 
 def _array(name: str, content: Any, where: str) -> tuple[Any, ...]:
@@ -360,6 +363,8 @@ def _array(name: str, content: Any, where: str) -> tuple[Any, ...]:
     if not isinstance(content, list):
         raise AdstoolError(f"{where}: '{name}' must be a list.", f"Write [[{name}]] before each entry.")
     for entry in content:
+        if not isinstance(entry, dict):
+            raise AdstoolError(f"{where}: {quoted(entry)} is no entry of [[{name}]].", 'Write name = "...".')
         for key in entry:
             if key not in hints:
                 raise _unknown(key, list(hints), f"{where} [[{name}]]")

@@ -39,3 +39,9 @@ class WorkspaceLocked(AdstoolError):
 
 class DataError(AdstoolError):
     """Input data cannot be read or does not hold what is needed."""
+
+
+def quoted(value: object, most: int = 80) -> str:
+    """A value from outside as a message quotes it: its repr, cut where that is long."""
+    text = repr(value[: most + 1] if isinstance(value, str | bytes | list) else value)
+    return text if len(text) <= most else f"{text[:most]}..."

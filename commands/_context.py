@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,6 +11,7 @@ from typing import Any
 import typer
 
 from adstool.config import Settings, load_settings
+from adstool.errors import UsageError
 from adstool.workspace import Workspace, find_workspace
 
 
@@ -40,8 +42,13 @@ def open_workspace(
     """The workspace and its settings, with `flags` ("section.key": value, None left out) on top."""
     options = globals_of(context)
     workspace = find_workspace(options.workspace)
+    named = options.config or (
+        Path(os.environ["ADSTOOL_CONFIG"]) if os.environ.get("ADSTOOL_CONFIG") else None
+    )
+    if named is not None and not named.is_file():
+        raise UsageError(f"The settings {named} are no file.", "Mend --config or ADSTOOL_CONFIG.")
     given = {key: value for key, value in (flags or {}).items() if value is not None}
-    settings = load_settings(options.config or workspace.config, given)
+    settings = load_settings(named or workspace.config, given)
     return workspace, settings
 
 

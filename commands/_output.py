@@ -13,7 +13,7 @@ from typing import Any
 import typer
 
 from adstool.commands._context import Globals, globals_of
-from adstool.commands._streams import ReaderGone, lead_nowhere, write
+from adstool.commands._streams import ReaderGone, lead_nowhere, printable, write
 
 # The verbs that answer a question: their tables are the result, which --quiet leaves.
 ANSWERS = {"rejects", "status", "sql", "search", "interests", "rank"} | {
@@ -49,7 +49,7 @@ def describe(kind: str, message: str, hint: str, code: int) -> dict[str, Any]:
 
 def complain(message: str, hint: str) -> None:
     """What failed and what to try, for people, on stderr."""
-    write(sys.stderr, f"error: {message}\n" + (f"  try: {hint}\n" if hint else ""))
+    write(sys.stderr, printable(f"error: {message}\n" + (f"  try: {hint}\n" if hint else "")))
 
 
 def print_line(context: typer.Context, payload: Any) -> None:
@@ -87,7 +87,7 @@ def say(context: typer.Context, text: str) -> None:
     """A line for people on stdout; nothing with --json or --quiet."""
     options = globals_of(context)
     if not options.json and not options.quiet:
-        write(sys.stdout, text + "\n")
+        write(sys.stdout, printable(text) + "\n")
 
 
 def table(
@@ -129,7 +129,8 @@ def show(value: Any) -> str:
         return f"{value:,}"
     if isinstance(value, float):
         return f"{value:,.0f}" if abs(value) >= 10_000 else f"{value:.4g}"
-    return str(value)
+    text: str = printable(str(value))
+    return text
 
 
 def next_verb(context: typer.Context, text: str) -> None:
@@ -143,7 +144,7 @@ class NoteHandler(logging.Handler):
     def emit(self, record: logging.LogRecord) -> None:
         """Write one record."""
         label = {"WARNING": "warning: ", "ERROR": "error: "}.get(record.levelname, "")
-        write(sys.stderr, f"{label}{record.getMessage()}\n")
+        write(sys.stderr, printable(f"{label}{record.getMessage()}\n"))
 
 
 def set_up_notes(quiet: bool, verbose: bool, debug: bool) -> None:

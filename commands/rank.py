@@ -8,7 +8,7 @@ import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, TextIO
+from typing import IO, TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -144,13 +144,13 @@ def rank(
 
 
 @contextmanager
-def _lines(path: Path) -> Iterator[TextIO]:
+def _lines(path: Path) -> Iterator[IO[bytes]]:
     if str(path) == "-":
-        yield sys.stdin
+        yield sys.stdin.buffer
         return
     if not path.is_file():
         raise DataError(f"{path} is no file of requests.", "Check the name; - is stdin.")
-    with open(path, encoding="utf-8", errors="replace") as handle:
+    with open(path, "rb") as handle:
         yield handle
 
 
@@ -159,7 +159,7 @@ def _stream(
     ranker: Ranker,
     workspace: Workspace,
     settings: Settings,
-    lines: TextIO,
+    lines: IO[bytes],
     length: int,
     moment: Any,
     explain: bool,
@@ -167,10 +167,11 @@ def _stream(
 ) -> int:
     """A slate a line, each printed as soon as it is known; returns how many lines could not be read."""
     from adstool.funnel.request import Request
+    from adstool.ingestion.inputs import physical_lines
 
     refused = 0
     try:
-        for number, line in enumerate(iter(lines.readline, ""), 1):
+        for number, line in physical_lines(lines):
             if not line.strip():
                 continue
             try:

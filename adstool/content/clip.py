@@ -19,6 +19,7 @@ from adstool.config import Settings
 from adstool.content.vectors import slugify
 from adstool.content.vocabulary import load_tokenizer
 from adstool.device import pick_device
+from adstool.documents import user_path
 from adstool.errors import AdstoolError
 from adstool.progress import log
 from adstool.workspace import Workspace, read_json
@@ -67,7 +68,7 @@ def resolve_source(ws: Workspace, settings: Settings) -> ClipSource:
             raise AdstoolError(f"This workspace has no CLIP '{name}'.", f"There are: {known}.")
         return _folder_source(f"clip@{run.name}", run)
     if name.startswith("local-dir:"):
-        return _folder_source(name, Path(name.removeprefix("local-dir:")).expanduser().resolve())
+        return _folder_source(name, user_path(name.removeprefix("local-dir:")).resolve())
     return _open_clip_source(name if name != SMALL else "", pretrained)
 
 
@@ -97,7 +98,7 @@ def _open_clip_source(name: str, pretrained: str) -> ClipSource:
         raise AdstoolError(
             f"The model {name} needs weights.", "Add --pretrained with a checkpoint file or an open_clip tag."
         )
-    path = Path(pretrained).expanduser()
+    path = user_path(pretrained)
     if path.is_file():
         identity, label = file_hash(path), path.stem
         pretrained = str(path.resolve())

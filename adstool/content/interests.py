@@ -15,7 +15,6 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pyarrow as pa
@@ -33,6 +32,7 @@ from adstool.content.interest_steps import (
     write_priors,
 )
 from adstool.content.taxonomy import load_taxonomy
+from adstool.documents import user_path
 from adstool.progress import log
 from adstool.warehouse import load_sql, transaction
 from adstool.workspace import Workspace
@@ -275,7 +275,7 @@ def _data(con: duckdb.DuckDBPyConnection) -> str:
 
 
 def _settings_hash(settings: Settings) -> str:
-    taxonomy = Path(settings.interests.taxonomy).expanduser()
+    taxonomy = user_path(settings.interests.taxonomy)
     content = taxonomy.read_bytes() if settings.interests.taxonomy and taxonomy.is_file() else b""
     return settings.fingerprint("interests", "actions") + hashlib.sha256(content).hexdigest()[:16]
 

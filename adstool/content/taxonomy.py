@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import csv
 import json
-import tomllib
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
@@ -17,6 +16,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from adstool.content.text import tokens
+from adstool.documents import read_document, read_toml, user_path
 from adstool.errors import DataError
 from adstool.warehouse import load_sql
 
@@ -60,19 +60,18 @@ def load_taxonomy(path: str, con: duckdb.DuckDBPyConnection) -> tuple[Topic, ...
     if not path:
         rows = con.execute(load_sql("interests_default_topics")).fetchall()
         return tuple(Topic(topic, (), (category,)) for topic, category in rows)
-    file = Path(path).expanduser()
-    if file.suffix.lower() not in FORMATS:
+    file = user_path(path)
+    kind = file.suffix.lower()
+    if kind not in FORMATS:
         raise DataError(
             f"{file} is no taxonomy: it ends in none of {', '.join(FORMATS)}.",
             "Rename it by what it holds, such as topics.toml.",
         )
+    name = f"The taxonomy {file}"
     try:
-        text = file.read_text(encoding="utf-8")
-        entries = _entries(text, file)
-    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError, json.JSONDecodeError, csv.Error) as error:
-        raise DataError(
-            f"The taxonomy {file} cannot be read: {error}", "Mend the file, or interests.taxonomy."
-        ) from None
+        entries = read_toml(file, name) if kind == ".toml" else _entries(read_document(file, name), file)
+    except (ValueError, RecursionError, csv.Error) as error:
+        raise DataError(f"{name} cannot be read: {error}", "Mend the file, or interests.taxonomy.") from None
     topics = [_topic(name, content, file) for name, content in entries.items()]
     if not topics:
         raise DataError(
@@ -82,10 +81,9 @@ def load_taxonomy(path: str, con: duckdb.DuckDBPyConnection) -> tuple[Topic, ...
 
 
 def _entries(text: str, file: Path) -> Mapping[str, Any]:
-    kind = file.suffix.lower()
-    if kind == ".csv":
+    if file.suffix.lower() == ".csv":
         return _rows(text, file)
-    document = tomllib.loads(text) if kind == ".toml" else json.loads(text)
+    document = json.loads(text)
     if not isinstance(document, dict):
         raise DataError(f"{file} holds no topics by name.", 'Write {"home/lighting": ["lamp"]}.')
     return document

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import difflib
 import math
-import tomllib
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from adstool.errors import AdstoolError
+from adstool.documents import read_toml
+from adstool.errors import AdstoolError, quoted
 
 BOUNDS = {"min", "max"}
 
@@ -58,15 +58,7 @@ def read_gate(path: Path) -> list[Limit]:
 
     Raises AdstoolError for a file that is missing, does not parse, or holds something else than limits.
     """
-    try:
-        document = tomllib.loads(path.read_text(encoding="utf-8"))
-    except OSError as error:
-        raise AdstoolError(
-            f"The gate {path} cannot be read: {error.strerror}.", "Name a TOML file."
-        ) from None
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-        raise AdstoolError(f"The gate {path} is not valid TOML: {error}", "Mend the line it names.") from None
-    limits = list(_limits(document, (), path))
+    limits = list(_limits(read_toml(path, f"The gate {path}"), (), path))
     if not limits:
         raise AdstoolError(
             f"The gate {path} has no limit.",
@@ -87,11 +79,19 @@ def _limits(value: Mapping[str, Any], path: tuple[str, ...], file: Path) -> Iter
             yield from _limits(inner, here, file)
             continue
         for bound, number in inner.items():
-            if bound not in BOUNDS or isinstance(number, bool) or not isinstance(number, int | float):
+            if bound not in BOUNDS or not _is_number(number):
                 raise AdstoolError(
-                    f"The gate {file}: {name}.{bound} = {number!r} is no bound.", "Use min and max."
+                    f"The gate {file}: {name}.{bound} = {quoted(number)} is no bound.",
+                    "Use min and max with numbers.",
                 )
-        yield Limit(here, inner.get("min"), inner.get("max"))
+        yield Limit(here, *(float(inner[end]) if end in inner else None for end in ("min", "max")))
+
+
+def _is_number(value: Any) -> bool:
+    """Whether a bound can be compared with: no NaN, which nothing passes, and no integer beyond floats."""
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        return False
+    return not math.isnan(value) if isinstance(value, float) else abs(value) < 2**1023
 
 
 def check_gate(limits: list[Limit], results: Mapping[str, Any]) -> list[Check]:

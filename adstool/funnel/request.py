@@ -9,10 +9,11 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
 
-from adstool.errors import DataError
+from adstool.errors import DataError, quoted
 
 FIELDS = ("user_id", "surface", "query", "ts", "request_id", "k")
 MAX_SLATE = 1000
+LONGEST_LINE = 1 << 20  # bytes of a request, as the server takes them
 
 
 @dataclass(frozen=True)
@@ -36,7 +37,7 @@ class Request:
             raise DataError("A request must be a JSON object.", 'For example {"user_id": "u1"}.')
         unknown = [key for key in value if key not in FIELDS]
         if unknown:
-            raise DataError(f"A request has no field '{unknown[0]}'.", f"Fields: {', '.join(FIELDS)}.")
+            raise DataError(f"A request has no field {quoted(unknown[0])}.", f"Fields: {', '.join(FIELDS)}.")
         user = value.get("user_id")
         if isinstance(user, bool) or not isinstance(user, str | int) or user == "":
             raise DataError("A request needs a user_id that is text.", 'For example {"user_id": "u1"}.')
@@ -45,7 +46,7 @@ class Request:
         length = k if length is None else length
         if isinstance(length, bool) or not isinstance(length, int) or not 1 <= length <= MAX_SLATE:
             raise DataError(
-                f"k = {length!r} is no whole number from 1 to {MAX_SLATE}.", "Leave it out, or mend it."
+                f"k = {quoted(length)} is no whole number from 1 to {MAX_SLATE}.", "Leave it out, or mend it."
             )
         return cls(
             user_id=str(user),
@@ -57,11 +58,13 @@ class Request:
         )
 
     @classmethod
-    def parse_line(cls, line: str, k: int) -> Request:
-        """From a line of JSON; raises DataError when it is none."""
+    def parse_line(cls, line: str | bytes, k: int) -> Request:
+        """From a line of JSON, in UTF-8; raises DataError when it is none."""
+        if len(line) > LONGEST_LINE:
+            raise DataError(f"It is longer than {LONGEST_LINE:,} bytes.", 'For example {"user_id": "u1"}.')
         try:
-            value = json.loads(line)
-        except ValueError as error:
+            value = json.loads(line if isinstance(line, str) else line.decode("utf-8-sig"))
+        except (ValueError, RecursionError) as error:
             raise DataError(f"The request is not JSON: {error}", 'For example {"user_id": "u1"}.') from None
         return cls.parse(value, k)
 
@@ -71,7 +74,7 @@ def _text(value: Mapping[str, Any], field: str) -> str | None:
     if given is None or given == "":
         return None
     if isinstance(given, bool) or not isinstance(given, str | int):
-        raise DataError(f"{field} = {given!r} is not text.", "Give text or null.")
+        raise DataError(f"{field} = {quoted(given)} is not text.", "Give text or null.")
     _check_characters(given, field)
     return str(given)
 
@@ -81,7 +84,7 @@ def _check_characters(given: str | int, field: str) -> None:
         str(given).encode()
     except UnicodeEncodeError:
         # JSON can escape half of a character, which no column of text can hold: the log could not be written.
-        raise DataError(f"{field} = {given!r} holds half a character.", "Mend its encoding.") from None
+        raise DataError(f"{field} = {quoted(given)} holds half a character.", "Mend its encoding.") from None
 
 
 def parse_time(value: Any, field: str) -> datetime | None:
@@ -103,6 +106,7 @@ def parse_time(value: Any, field: str) -> datetime | None:
         moment = datetime.fromisoformat(str(value))
     except (ValueError, OverflowError, OSError):
         raise DataError(
-            f"{field} = {value!r} is no time.", "Write it like 2026-11-15T18:00:00Z, or as epoch seconds."
+            f"{field} = {quoted(value)} is no time.",
+            "Write it like 2026-11-15T18:00:00Z, or as epoch seconds.",
         ) from None
     return moment if moment.tzinfo else moment.replace(tzinfo=UTC)

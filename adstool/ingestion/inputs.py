@@ -253,7 +253,7 @@ def _alive(process: int) -> bool:
 
 
 def physical_lines(handle: IO[bytes]) -> Iterator[tuple[int, bytes]]:
-    """Number, from 1, and bytes of every line; of one longer than LONGEST_LINE only the first bytes, one too many.
+    """Number, from 1, and bytes of every line; of a line that is too long, one byte more than LONGEST_LINE.
 
     So a stream without line ends, such as gigabytes of zeros out of a small .gz, fits into memory.
     """

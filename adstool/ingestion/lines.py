@@ -71,9 +71,9 @@ def locate(
 ) -> Iterator[pa.RecordBatch]:
     """Batches (row, line, text, problem) of the records `rows` (int64, ascending, from 0).
 
-    The file is jsonl or csv; `line` is the first physical line of the record, from 1, and `problem` says why a
-    line of jsonl is no JSON object, else null. Raises RowsDisagree when the file does not have `total` records.
-    `keys` counts the keys in the records.
+    The file is jsonl or csv; `line` is the first physical line of the record, from 1, and `problem` says why
+    a line of jsonl is no JSON object, else null. Raises RowsDisagree when the file does not have `total`
+    records. `keys` counts the keys in the records.
     """
     wanted = iter(rows.tolist())
     following = next(wanted, -1)

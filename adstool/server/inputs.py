@@ -13,7 +13,7 @@ from typing import Any
 from starlette.requests import Request as HttpRequest
 
 from adstool.config_services import ServeSettings
-from adstool.errors import DataError
+from adstool.errors import DataError, quoted
 from adstool.funnel.request import Request
 from adstool.server.jobs import Refused
 
@@ -81,8 +81,8 @@ def parse_deadline(value: Any, where: str) -> float | None:
         number = float(value)
         if not 0 < number < float("inf"):
             raise ValueError
-    except (TypeError, ValueError):
-        raise DataError(f"{where} = {value!r} is no positive number.", "Give milliseconds.") from None
+    except (TypeError, ValueError, OverflowError):
+        raise DataError(f"{where} = {quoted(value)} is no positive number.", "Give milliseconds.") from None
     return number
 
 
@@ -119,7 +119,7 @@ def parse_rank(text: bytes, kind: str, k: int, settings: ServeSettings) -> Body:
         return Body([Request.parse(value, k)], False, deadline)
     listed = value.pop("requests")
     if value:
-        raise DataError(f"Beside requests there is '{next(iter(value))}'.", "Put it into each request.")
+        raise DataError(f"Beside requests there is {quoted(next(iter(value)))}.", "Put it into each request.")
     if not isinstance(listed, list):
         raise DataError(
             "requests of a body must be a list.", 'For example {"requests": [{"user_id": "u1"}]}.'

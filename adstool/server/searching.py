@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from adstool.config import Settings
-from adstool.errors import DataError
+from adstool.errors import DataError, quoted
 from adstool.progress import log
 from adstool.server.jobs import Refused, too_late
 from adstool.workspace import Workspace
@@ -48,16 +48,16 @@ class Query:
         known = ("in", "k") if image is not None else ("text", "in", "k")
         unknown = [key for key in value if key not in known]
         if unknown:
-            raise DataError(f"A search has no field '{unknown[0]}'.", f"Fields: {', '.join(known)}.")
+            raise DataError(f"A search has no field {quoted(unknown[0])}.", f"Fields: {', '.join(known)}.")
         text, where, k = value.get("text"), value.get("in"), value.get("k", 10)
         if image is None and (not isinstance(text, str) or not text.strip()):
             raise DataError("A search needs a text.", 'For example {"text": "red dress"}.')
         if where is not None and (not isinstance(where, str) or where not in KINDS):
-            raise DataError(f"in = {where!r} cannot be searched.", "Use ads, pins or null.")
+            raise DataError(f"in = {quoted(where)} cannot be searched.", "Use ads, pins or null.")
         k = int(k) if isinstance(k, str) and k.isdecimal() and len(k) < 5 else k
         if isinstance(k, bool) or not isinstance(k, int) or not 1 <= k <= MAX_RESULTS:
             raise DataError(
-                f"k = {k!r} is no whole number from 1 to {MAX_RESULTS}.",
+                f"k = {quoted(k)} is no whole number from 1 to {MAX_RESULTS}.",
                 f"Leave out k, or give a number from 1 to {MAX_RESULTS}.",
             )
         return cls(text, image, KINDS[where], k)

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import dataclasses
-import tomllib
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from adstool.config import Format, Settings, load_settings
+from adstool.documents import read_toml
 from adstool.errors import AdstoolError, UsageError
 from adstool.marketplace.auction import RULES
 from adstool.marketplace.strategies import STRATEGIES
@@ -87,10 +87,7 @@ def _overlaid(ws: Workspace, path: Path) -> Settings:
     """The workspace's settings with those of a file on top."""
     if not path.is_file():
         raise UsageError(f"There is no file {path}.", "Name a toml file of settings such as [auction].")
-    try:
-        document = tomllib.loads(path.read_text(encoding="utf-8"))
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-        raise AdstoolError(f"{path} is not valid TOML: {error}", "Mend the line it names.") from None
+    document = read_toml(path)
     flags: dict[str, Any] = {}
     for section, content in document.items():
         if not isinstance(content, dict):

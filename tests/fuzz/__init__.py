@@ -1,1 +1,1 @@
-"""Bad input of every kind, made in code with its truth beside it: tests/bench/fuzz.py runs thousands of cases."""
+"""Bad input of every kind, made in code with its truth: tests/bench/fuzz.py runs thousands of cases."""

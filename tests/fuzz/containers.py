@@ -94,7 +94,10 @@ def container_case(rng: random.Random, place: Place) -> str:
         "two members": lambda: (name, packed + packed),
         "rubbish behind": lambda: (name, packed + bytes(rng.randrange(256) for _ in range(50))),
         "zeros behind": lambda: (name, packed + bytes(512)),
-        "twice packed": lambda: (name, {"gz": gzip.compress, "zst": zstd, "parquet": gzip.compress}[kind](packed)),
+        "twice packed": lambda: (
+            name,
+            {"gz": gzip.compress, "zst": zstd, "parquet": gzip.compress}[kind](packed),
+        ),
         "another packer": lambda: (name, rng.choice((b"BZh91AY", b"\xfd7zXZ\x00", b"PK\x03\x04")) + packed),
     }
     how = rng.choice(sorted(odd))
@@ -112,7 +115,10 @@ def container_case(rng: random.Random, place: Place) -> str:
         refused_whole(place, said, file)
     else:
         _accounted(place, said, rows, f"{kind} {how}")
-        cut = how in ("cut", "cut at the end", "no beginning", "zeros inside") and content != packed
+        # Neither format has a sum over its content here, so zeros inside may pass for what was written.
+        unseen = how == "zeros inside" and kind in ("zst", "parquet")
+        damages = ("cut", "cut at the end", "no beginning", "zeros inside")
+        cut = how in damages and content != packed and not unseen
         expect(not cut, f"{kind} {how}: a damaged file was taken for a whole one: {said.out[:200]}")
     return f"{kind} {how}"
 
@@ -130,7 +136,18 @@ def _accounted(place: Place, said: Said, rows: int, what: str) -> None:
         expect(counts["inserted"] <= rows, f"{what}: more rows than were written: {counts}")
 
 
-ENCODINGS = ("utf-16", "utf-16-le", "utf-16-be", "utf-32", "latin-1", "cp1252", "utf-7", "cp037", "utf-8-sig", "shift_jis")
+ENCODINGS = (
+    "utf-16",
+    "utf-16-le",
+    "utf-16-be",
+    "utf-32",
+    "latin-1",
+    "cp1252",
+    "utf-7",
+    "cp037",
+    "utf-8-sig",
+    "shift_jis",
+)
 
 
 def encoding_case(rng: random.Random, place: Place) -> str:
@@ -139,7 +156,9 @@ def encoding_case(rng: random.Random, place: Place) -> str:
     form = rng.choice(("jsonl", "csv"))
     text = jsonl(20).decode() if form == "jsonl" else csv_text(20)
     text = text.replace("a1", rng.choice(("a1", "é", "ü")))
-    how = rng.choice((*ENCODINGS, "CR", "LFCR", "NUL between", "empty", "blank", "header", "BOM only", "one byte"))
+    how = rng.choice(
+        (*ENCODINGS, "CR", "LFCR", "NUL between", "empty", "blank", "header", "BOM only", "one byte")
+    )
     contents = {
         "CR": lambda: text.replace("\n", "\r").encode(),
         "LFCR": lambda: text.replace("\n", "\n\r").encode(),
@@ -169,7 +188,25 @@ def encoding_case(rng: random.Random, place: Place) -> str:
     return f"{form} {how}"
 
 
-SPLICES = (b"\x00", b"\xff", b'"', b'""', b"\\", b"{", b"}", b"[", b"\r", b"\n", b",", b":", b"\xef\xbb\xbf", b"\xed\xa0\x80", b"null", b" ", b"1e999")
+SPLICES = (
+    b"\x00",
+    b"\xff",
+    b'"',
+    b'""',
+    b"\\",
+    b"{",
+    b"}",
+    b"[",
+    b"\r",
+    b"\n",
+    b",",
+    b":",
+    b"\xef\xbb\xbf",
+    b"\xed\xa0\x80",
+    b"null",
+    b" ",
+    b"1e999",
+)
 
 
 def mutated(rng: random.Random, data: bytes, times: int) -> bytes:
@@ -192,11 +229,16 @@ def mutated(rng: random.Random, data: bytes, times: int) -> bytes:
 
 
 def mutation_case(rng: random.Random, place: Place) -> str:
-    """A good file with random bytes changed: lines that were not touched are there, the others accounted for."""
+    """A good file with random bytes changed: lines left alone are there, the others accounted for."""
     place.notes["before"] = place.warehouse()
     form = rng.choice(("jsonl", "csv", "parquet", "jsonl.gz"))
     rows = rng.choice((3, 60))
-    plain = {"jsonl": jsonl(rows), "csv": csv_text(rows).encode(), "parquet": parquet(rows), "jsonl.gz": jsonl(rows)}[form]
+    plain = {
+        "jsonl": jsonl(rows),
+        "csv": csv_text(rows).encode(),
+        "parquet": parquet(rows),
+        "jsonl.gz": jsonl(rows),
+    }[form]
     if form == "jsonl.gz":
         content = gzip.compress(mutated(rng, plain, rng.choice((1, 5, 30))))
         plain = gzip.decompress(content)
@@ -240,7 +282,19 @@ def huge_case(rng: random.Random, place: Place) -> str:
     place.notes["before"] = place.warehouse()
     big = "z" * rng.choice((1 << 20, 3 << 20))
     how = rng.choice(
-        ("jsonl field", "csv field", "quoted csv", "long line", "many keys", "many columns", "same name", "same key", "deep", "digits", "many quotes")
+        (
+            "jsonl field",
+            "csv field",
+            "quoted csv",
+            "long line",
+            "many keys",
+            "many columns",
+            "same name",
+            "same key",
+            "deep",
+            "digits",
+            "many quotes",
+        )
     )
     if how == "jsonl field":
         path = place.write("events.jsonl", json.dumps(event(1, query=big)).encode() + b"\n{bad\n" + jsonl(2))
@@ -258,7 +312,9 @@ def huge_case(rng: random.Random, place: Place) -> str:
         expect(lines == [(wanted + 1,)], f"{how}: rejects at {lines}, not {wanted + 1}")
     elif how == "long line":
         size = (1 << 24) + rng.choice((-200, 1, 1 << 20))
-        path = place.write("events.jsonl", jsonl(1) + json.dumps(event(5, query="y" * size)).encode() + b"\n" + jsonl(3))
+        path = place.write(
+            "events.jsonl", jsonl(1) + json.dumps(event(5, query="y" * size)).encode() + b"\n" + jsonl(3)
+        )
         counts = _counts(place.run("ingest", path))
         expect(counts[0] == 5 and counts[1] >= 3, f"{how}: {counts}")
     elif how == "many keys":
@@ -272,7 +328,10 @@ def huge_case(rng: random.Random, place: Place) -> str:
             names = ["y" * 100 + name for name in names]
         good = rng.random() < 0.5
         head = [*(COLUMNS if good and extra == 500 else ()), *names]
-        row = [*(["e1", "2026-10-01", "u", "ad", "a", "click", "", "", "", "q"] if len(head) > extra else ()), *(["1"] * extra)]
+        row = [
+            *(["e1", "2026-10-01", "u", "ad", "a", "click", "", "", "", "q"] if len(head) > extra else ()),
+            *(["1"] * extra),
+        ]
         path = place.write("events.csv", ",".join(head) + "\n" + ",".join(row) + "\n")
         said = place.run("ingest", path)
         loaded(said, 1) if len(head) > extra else refused_whole(place, said, path.name)
@@ -289,16 +348,20 @@ def huge_case(rng: random.Random, place: Place) -> str:
     elif how == "deep":
         depth = rng.choice((50, 900, 5000, 200_000))
         raw = json.dumps(event(1))[:-1] + ', "deep": ' + "[" * depth + "]" * depth + "}\n"
-        path = place.write("events.jsonl", jsonl(1) + raw.encode() + b"[" * depth + b"\n" + json.dumps(event(7)).encode())
+        path = place.write(
+            "events.jsonl", jsonl(1) + raw.encode() + b"[" * depth + b"\n" + json.dumps(event(7)).encode()
+        )
         said = place.run("ingest", path)
         counts = _counts(said)
         expect(counts[0] == 4 and counts[1] >= 2, f"{how} {depth}: {counts}")
     elif how == "digits":
-        raw = json.dumps(event(1))[:-1] + ', "value": ' + "9" * 100_000 + ', "position": 1' + "0" * 5000 + "}\n"
+        raw = (
+            json.dumps(event(1))[:-1] + ', "value": ' + "9" * 100_000 + ', "position": 1' + "0" * 5000 + "}\n"
+        )
         path = place.write("events.jsonl", jsonl(1) + raw.encode())
         expect(_counts(place.run("ingest", path))[0] == 2, how)
     else:
-        good = 'e%d,2026-10-01,u,ad,a,click,,,,x\n'
+        good = "e%d,2026-10-01,u,ad,a,click,,,,x\n"
         bad = 'b%d,2026-10-01,u,ad,a,click,,,,"x\n'
         lines = [bad % n if n % 5 == 0 else good % n for n in range(400)]
         path = place.write("events.csv", csv_text(0) + "".join(lines))

@@ -28,7 +28,18 @@ from fuzz.values import (
     one_id,
 )
 
-COLUMNS = ("event_id", "ts", "user_id", "item_type", "item_id", "action", "position", "value", "propensity", "query")
+COLUMNS = (
+    "event_id",
+    "ts",
+    "user_id",
+    "item_type",
+    "item_id",
+    "action",
+    "position",
+    "value",
+    "propensity",
+    "query",
+)
 CHECKED = ("ts", "position", "value", "propensity", "query")
 
 
@@ -56,9 +67,12 @@ class Truth:
         counts = said.json["tables"][table]
         balance(said)
         expect(
-            counts["read"] == len(self.records), f"read {counts['read']} of {len(self.records)} records: {counts}"
+            counts["read"] == len(self.records),
+            f"read {counts['read']} of {len(self.records)} records: {counts}",
         )
-        refused = place.rows(f"select line, reason, row from rejects where table_name = '{table}' order by line")
+        refused = place.rows(
+            f"select line, reason, row from rejects where table_name = '{table}' order by line"
+        )
         lines = [line for line, _, _ in refused]
         expect(len(set(lines)) == len(lines), f"a line is refused twice: {lines}")
         bad = {one.line for one in self.records if one.good is False}
@@ -84,7 +98,9 @@ class Truth:
                 for name, value in zip(CHECKED, held[str(one.key)], strict=True):
                     if name in one.values:
                         wanted = one.values[name]
-                        expect(value == wanted, f"line {one.line}: {name} is {value!r:.80}, not {wanted!r:.80}")
+                        expect(
+                            value == wanted, f"line {one.line}: {name} is {value!r:.80}, not {wanted!r:.80}"
+                        )
 
 
 def balance(said: Said) -> None:
@@ -229,7 +245,9 @@ def csv_file(rng: random.Random, rows: int, structure: bool) -> tuple[bytes, Tru
         if structure and rng.random() < 0.25:
             raw, reason = _broken_csv(rng, delimiter, len(names), number)
             data += raw + ending.encode()
-            truth.records.append(Record(line, False, reason=reason, text=raw.decode(errors="backslashreplace")))
+            truth.records.append(
+                Record(line, False, reason=reason, text=raw.decode(errors="backslashreplace"))
+            )
             continue
         row, becomes = draw_row(rng, number, text=True)
         # A value of csv cannot end lines as its file does not, so that physical lines stay countable.
@@ -266,7 +284,9 @@ def jsonl_case(rng: random.Random, place: Place) -> str:
     path = place.write("events.jsonl", data)
     good = any(one.good for one in truth.records)
     said = place.run("ingest", path)
-    if said.code and (not good or data.lstrip(b"\xef\xbb\xbf \t\r\n").startswith(b"[")):  # no required column anywhere: refused whole, and nothing is loaded
+    if said.code and (
+        not good or data.lstrip(b"\xef\xbb\xbf \t\r\n").startswith(b"[")
+    ):  # no required column anywhere: refused whole, and nothing is loaded
         expect(path.name in said.err, "the message does not name the file")
         return "jsonl refused whole"
     truth.check(place, path, said)

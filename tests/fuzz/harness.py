@@ -30,7 +30,13 @@ HELD = (  # what every workspace holds beforehand, so that a loss of it shows
     (
         "events-0.jsonl",
         [
-            {"event_id": f"held{n}", "ts": 1_700_000_000 + n, "user_id": "held", "item_type": "ad", "action": "click"}
+            {
+                "event_id": f"held{n}",
+                "ts": 1_700_000_000 + n,
+                "user_id": "held",
+                "item_type": "ad",
+                "action": "click",
+            }
             for n in range(3)
         ],
     ),
@@ -139,7 +145,8 @@ class Place:
         said = run("--json", "--workspace", self.workspace, *words, stdin=stdin)
         expect(_tree(self.files) == before, f"{words} changed what lies outside the workspace")
         expect(
-            {entry.name for entry in self.root.iterdir()} <= {"ws", "files"}, f"{words} wrote beside the workspace"
+            {entry.name for entry in self.root.iterdir()} <= {"ws", "files"},
+            f"{words} wrote beside the workspace",
         )
         return said
 
@@ -148,7 +155,9 @@ class Place:
         return warehouse_state(self.workspace / "warehouse.duckdb")
 
     def rows(self, sql: str) -> list[tuple[Any, ...]]:
-        with contextlib.closing(duckdb.connect(str(self.workspace / "warehouse.duckdb"), read_only=True)) as con:
+        with contextlib.closing(
+            duckdb.connect(str(self.workspace / "warehouse.duckdb"), read_only=True)
+        ) as con:
             return con.execute(sql).fetchall()
 
 
@@ -162,7 +171,9 @@ def warehouse_state(path: Path) -> dict[str, tuple[int, int]]:
             ).fetchall()
         ]
         parts = [f"select '{name}', count(*), bit_xor(hash(t)) from {name} as t" for name in names]
-        return {name: (count, mixed) for name, count, mixed in con.execute(" union all ".join(parts)).fetchall()}
+        return {
+            name: (count, mixed) for name, count, mixed in con.execute(" union all ".join(parts)).fetchall()
+        }
 
 
 def _tree(folder: Path) -> dict[str, tuple[int, int, int]]:
@@ -172,7 +183,11 @@ def _tree(folder: Path) -> dict[str, tuple[int, int, int]]:
         for name in (*folders, *names):
             status = os.lstat(os.path.join(parent, name))
             size = 0 if name in folders else status.st_size
-            found[os.path.join(parent, name)] = (size, 0 if name in folders else status.st_mtime_ns, status.st_mode)
+            found[os.path.join(parent, name)] = (
+                size,
+                0 if name in folders else status.st_mtime_ns,
+                status.st_mode,
+            )
     return found
 
 
@@ -192,12 +207,13 @@ def make_template(folder: Path) -> Path:
 
 
 @contextlib.contextmanager
-def place_for(base: Path, template: Path, shop: Path | None, name: str) -> Iterator[Place]:
-    """A fresh Place below `base`, gone afterwards."""
+def place_for(base: Path, template: Path | None, shop: Path | None, name: str) -> Iterator[Place]:
+    """A fresh Place below `base`, with a copy of the workspace `template`; gone afterwards."""
     root = base / name
     shutil.rmtree(root, ignore_errors=True)
     (root / "files").mkdir(parents=True)
-    shutil.copytree(template, root / "ws")
+    if template is not None:
+        shutil.copytree(template, root / "ws")
     try:
         yield Place(root, shop)
     finally:
@@ -220,7 +236,8 @@ class Kind:
     name: str
     case: Case
     weight: int = 10
-    shop: bool = False
+    shop: bool = False  # it reads the shop
+    bare: bool = False  # it needs no warehouse of its own
 
 
 def rng_of(kind: str, seed: int, number: int) -> random.Random:

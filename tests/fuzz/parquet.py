@@ -152,7 +152,9 @@ def parquet_case(rng: random.Random, place: Place) -> str:
         return "parquet that Arrow cannot write"
     path = place.write("events.parquet", target.getvalue())
     said = place.run("ingest", path)
-    type_names = f"ts {times.type} value {values.type} int96={int96} {sorted(set(names) - {'event_id', 'ts'})}"
+    type_names = (
+        f"ts {times.type} value {values.type} int96={int96} {sorted(set(names) - {'event_id', 'ts'})}"
+    )
     if int96 and "Int96 timestamp is out of range" in said.err:
         return "parquet refused whole"  # DuckDB reads no row of it then
     expect(said.code == 0, f"{type_names}: {said.err[:500]}")
@@ -166,7 +168,13 @@ def parquet_case(rng: random.Random, place: Place) -> str:
         if int96:
             held.pop("ts")
         truth.records.append(
-            Record(number + 1, None if int96 and moments[number] is None else good, keys[number], held if good else {}, "^(ts|value) ")
+            Record(
+                number + 1,
+                None if int96 and moments[number] is None else good,
+                keys[number],
+                held if good else {},
+                "^(ts|value) ",
+            )
         )
     try:
         truth.check(place, path, said)

@@ -157,4 +157,6 @@ def bad_text(rng: random.Random) -> str:
     """Any text at all."""
     if rng.random() < 0.6:
         return str(rng.choice(TEXTS[:-1]))
-    return "".join(chr(rng.choice((rng.randrange(32), rng.randrange(127), rng.randrange(0xD7FF)))) for _ in range(12))
+    return "".join(
+        chr(rng.choice((rng.randrange(32), rng.randrange(127), rng.randrange(0xD7FF)))) for _ in range(12)
+    )

@@ -11,6 +11,7 @@ from adstool.config_services import LlmSettings
 from adstool.content.enrichment.chat import LOCAL, Answer, RefusedRequest
 from adstool.content.enrichment.prompts import Messages
 from adstool.device import pick_device
+from adstool.documents import user_path
 from adstool.errors import AdstoolError
 
 
@@ -21,7 +22,7 @@ class LocalChat:
     """
 
     def __init__(self, settings: LlmSettings, *, load: bool = True) -> None:
-        folder = Path(settings.model.removeprefix(LOCAL)).expanduser().resolve()
+        folder = user_path(settings.model.removeprefix(LOCAL)).resolve()
         if not (folder / "config.json").is_file():
             raise AdstoolError(
                 f"{folder} holds no config.json, so it is no transformers folder.", "Mend [llm] model."

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import hashlib
 import json
-import tomllib
 from dataclasses import dataclass
 from importlib.resources import files
 from pathlib import Path
 
 from adstool.content.enrichment.schema import LISTS, SchemaProblem, plain_word
+from adstool.documents import read_toml, user_path
 from adstool.errors import AdstoolError
 
 CATEGORY = "category"
@@ -52,14 +52,8 @@ def read_vocabulary(path: str) -> AttributeVocabulary:
 
     Raises AdstoolError naming the section that is wrong.
     """
-    file = Path(path).expanduser() if path else Path(str(files(__package__).joinpath("attributes.toml")))
-    try:
-        document = tomllib.loads(file.read_text(encoding="utf-8"))
-    except OSError as error:
-        reason = error.strerror
-        raise AdstoolError(f"{file} cannot be read: {reason}.", "Mend enrichment.vocabulary.") from None
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-        raise AdstoolError(f"{file} is not valid TOML: {error}", "Mend the line it names.") from None
+    file = user_path(path) if path else Path(str(files(__package__).joinpath("attributes.toml")))
+    document = read_toml(file, f"The vocabulary {file}")
     unknown = sorted(document.keys() - {*LISTS, CATEGORY})
     if unknown:
         raise AdstoolError(
