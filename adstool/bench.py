@@ -6,64 +6,24 @@ medians of alternating runs, so that a drift of the machine's speed meets both a
 
 from __future__ import annotations
 
-import statistics
 import subprocess
 import sys
 import tempfile
-import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
-from dataclasses import dataclass
 from functools import cached_property
 from importlib.resources import as_file, files
 from pathlib import Path
 from typing import Any
 
+from adstool.bench_figure import Figure, alternate
 from adstool.config import Settings
 from adstool.errors import UsageError
 from adstool.progress import log
-from adstool.workspace import Workspace
+from adstool.workspace import Workspace, write_json, write_text
 
 EVENTS = 300_000  # rows of the ingest figure
 REQUESTS = 100  # slates of the latency figure
-
-
-@dataclass(frozen=True)
-class Figure:
-    """One measurement: value and floor in the same unit, and value ÷ floor."""
-
-    name: str
-    unit: str
-    value: float
-    floor: float
-    floor_is: str
-
-    @property
-    def ratio(self) -> float:
-        """value ÷ floor: how many times the floor's cost (or speed, for figures a second)."""
-        return self.value / self.floor if self.floor else float("nan")
-
-    def to_json(self) -> dict[str, Any]:
-        """The figure as `bench --json` lists it."""
-        return {
-            "value": self.value,
-            "floor": self.floor,
-            "ratio": self.ratio,
-            "unit": self.unit,
-            "floor_is": self.floor_is,
-        }
-
-
-def alternate(first: Callable[[], object], second: Callable[[], object], repeats: int) -> tuple[float, float]:
-    """Median seconds of two calls, made in turn `repeats` times after one warm-up of each."""
-    taken: tuple[list[float], list[float]] = ([], [])
-    for turn in range(repeats + 1):
-        for call, times in zip((first, second), taken, strict=True):
-            begun = time.perf_counter()
-            call()
-            if turn:
-                times.append(time.perf_counter() - begun)
-    return statistics.median(taken[0]), statistics.median(taken[1])
 
 
 class Bench:
@@ -288,27 +248,54 @@ def scaling(bench: Bench) -> Figure:
     Of the workspace's own log where there is a workspace, whatever was trained on it: reports/scaling.html
     then shows the curve, and later reports have it too.
     """
-    from adstool.evaluation import page
     from adstool.evaluation.sections_scaling import NAME, scaling_figures
     from adstool.models.inputs import input_spec
     from adstool.scaling import measure_scaling
     from adstool.training.data import load_training_data
     from adstool.warehouse import open_warehouse
-    from adstool.workspace import write_json, write_text
 
     workspace = bench.given or bench.workspace
     with open_warehouse(workspace, bench.settings) as connection:
         examples = load_training_data(workspace, bench.settings, connection)
     found = measure_scaling(bench.settings, examples, input_spec(examples))
     if bench.given is not None:
-        reports = bench.given.reports
-        write_json(reports / NAME, found.to_json())
-        shown = [("scaling", "Scaling", scaling_figures(found.to_json()))]
-        title = f"{bench.given.root.name} – loss against compute"
-        write_text(reports / "scaling.html", page.document(title, "", shown, ""))
-        log.info("%s shows the curve.", reports / "scaling.html")
+        write_json(bench.given.reports / NAME, found.to_json())
+        _page(bench.given, "scaling", "loss against compute", scaling_figures(found.to_json()))
     last = found.points[-1]
     return Figure("scaling", "loss", last.loss, found.law.floor, "the fitted loss at unbounded compute")
+
+
+def _page(workspace: Workspace, name: str, title: str, html: str) -> None:
+    """reports/<name>.html: one section of the report by itself."""
+    from adstool.evaluation.page import document
+
+    path = workspace.reports / f"{name}.html"
+    write_text(path, document(f"{workspace.root.name} – {title}", "", [(name, name.capitalize(), html)], ""))
+    log.info("%s shows it.", path)
+
+
+def growth(bench: Bench) -> list[Figure]:
+    """Every verb on worlds of 10,000, 100,000 and 1,000,000 events, beside what linear growth would be.
+
+    In a workspace, reports/growth.html shows the curves, later reports have them too, and a measurement that
+    was cut off goes on with the next size.
+    """
+    from adstool.evaluation.sections_growth import NAME, growth_figures, growth_json
+    from adstool.growth import figures, measure_growth
+
+    made = bench.given
+    measured = measure_growth(bench.folder, made.reports / f".{NAME}" if made is not None else None)
+    if made is not None:
+        write_json(made.reports / NAME, growth_json(measured))
+        _page(made, "growth", "time and memory by size", growth_figures(measured))
+    return figures(measured)
+
+
+def verbs(bench: Bench) -> list[Figure]:
+    """Every verb as a process on the sample world, with its peak memory, beside `adstool --help`."""
+    from adstool.bench_verbs import figures
+
+    return figures(bench.folder)
 
 
 def _users(bench: Bench) -> list[str]:
@@ -330,6 +317,8 @@ FIGURES: dict[str, Callable[[Bench], Figure]] = {
 # Those that train several models or grow a large catalogue: measured when asked for by name.
 LONG: dict[str, Callable[[Bench], Figure | list[Figure]]] = {
     "scaling": scaling,
+    "growth": growth,
+    "verbs": verbs,
     "rank_200k": _among(200_000, "rank_200k"),
     "rank_1m": _among(1_000_000, "rank_1m"),
 }

@@ -89,13 +89,20 @@ class Frame:
         up = (y - self.y[0]) / (self.y[1] - self.y[0])
         return self.left + across * (self.right - self.left), self.bottom - up * (self.bottom - self.top)
 
-    def axes(self, x_label: str, y_label: str, x_ticks: Sequence[float], y_ticks: Sequence[float]) -> str:
-        """Grid lines, numbers and names of both axes."""
+    def axes(
+        self,
+        x_label: str,
+        y_label: str,
+        x_ticks: Sequence[float],
+        y_ticks: Sequence[float | tuple[float, str]],
+    ) -> str:
+        """Grid lines, numbers and names of both axes; a tick of y may bring its own words."""
         parts = []
-        for value in y_ticks:
+        for tick in y_ticks:
+            value, words = tick if isinstance(tick, tuple) else (tick, _tick_text(tick))
             _, y = self.place(self.x[0], value)
             parts.append(f'<line class="grid" x1="{self.left}" x2="{self.right}" y1="{y:.1f}" y2="{y:.1f}"/>')
-            parts.append(_text(self.left - 6, y + 3.5, _tick_text(value), "tick end"))
+            parts.append(_text(self.left - 6, y + 3.5, words, "tick end"))
         for value in x_ticks:
             x, _ = self.place(value, self.y[0])
             parts.append(_text(x, self.bottom + 15, _tick_text(value), "tick mid"))
@@ -129,8 +136,10 @@ def line_chart(
     x_label: str,
     y_label: str,
     marks: Sequence[tuple[float, str]] | None = None,
+    y_marks: Sequence[tuple[float, str]] | None = None,
 ) -> str:
-    """Lines over a common x, named above the plot; `marks` (place, name) replace the numbers below it."""
+    """Lines over a common x, named above the plot; `marks` (place, name) replace the numbers below it, and
+    `y_marks` those beside it."""
     points = [p for one in series for p in one.points if math.isfinite(p[0]) and math.isfinite(p[1])]
     if not points:
         return ""
@@ -138,7 +147,7 @@ def line_chart(
     pad = (max(ys) - min(ys)) * 0.08 or abs(max(ys)) * 0.05
     frame = Frame((min(xs), max(xs)), (min(ys) - pad, max(ys) + pad))
     whole = [t for t in ticks(*frame.x, 5) if t == int(t)] or ticks(*frame.x, 5)
-    body = [frame.axes(x_label, y_label, [] if marks else whole, ticks(*frame.y))]
+    body = [frame.axes(x_label, y_label, [] if marks else whole, y_marks or ticks(*frame.y))]
     for place, name in marks or []:
         body.append(_text(frame.place(place, 0)[0], frame.bottom + 15, name, "tick mid"))
     body.append(_legend(series, frame))

@@ -16,6 +16,7 @@ from adstool.evaluation.page import Html, key_figures, paragraph, text
 from adstool.evaluation.results import read_results
 from adstool.evaluation.sections_conversion import conversion_section
 from adstool.evaluation.sections_data import data_section, models_section, quantization_section
+from adstool.evaluation.sections_growth import growth_section
 from adstool.evaluation.sections_interests import interests_section
 from adstool.evaluation.sections_market import market_section
 from adstool.evaluation.sections_quality import (
@@ -69,6 +70,7 @@ def write_report(
         ("utility", "Utility", utility_section(results.get("utility"))),
         ("quantization", "Quantization", quantization_section(ws)),
         ("scaling", "Scaling", scaling_section(ws)),
+        ("growth", "Growth", growth_section(ws)),
         ("slates", "Slates", slates_section(ws, settings, con)),
         ("search", "Search", search_section(ws, settings, con)),
     ]
