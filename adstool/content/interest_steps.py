@@ -125,9 +125,9 @@ def write_priors(con: duckdb.DuckDBPyConnection, settings: Settings, scale: floa
     )
 
 
-def scoring(settings: Settings, scale: float) -> dict[str, float]:
-    """The parameters of sql/interests_weights.sql."""
-    return {"scale": scale, "prior": settings.interests.prior}
+def scoring(settings: Settings, scale: float, part: int = 0, parts: int = 1) -> dict[str, float]:
+    """The parameters of sql/interests_weights.sql for one of so many parts of the users."""
+    return {"scale": scale, "prior": settings.interests.prior, "part": part, "parts": parts}
 
 
 @contextmanager

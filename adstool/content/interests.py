@@ -40,6 +40,7 @@ from adstool.workspace import Workspace
 if TYPE_CHECKING:
     import duckdb
 
+PART_ROWS = 500_000  # of evidence weighed at once: some 200 MB
 TABLES = ("users", "pins", "advertisers", "campaigns", "ads", "events", "conversions")
 
 
@@ -94,9 +95,10 @@ def snapshot(
         add_sums(con, settings, "create or replace temp table interest_sums_now as", until, now)
         con.execute("create or replace temp view interest_evidence as select * from interest_sums_now")
         write_priors(con, settings, 1.0)
-        found = con.sql(load_sql("interests_weights"), params=scoring(settings, 1.0)).to_arrow_table()
+        # A column that is not asked for is not made.
+        weights = f"select * exclude (evidence) from ({load_sql('interests_weights')})"
         yield Snapshot(
-            found.drop_columns(["evidence"]),
+            con.sql(weights, params=scoring(settings, 1.0)).to_arrow_table(),
             con.sql("select * from interest_priors_now").to_arrow_table(),
             con.sql("select user_id, profile from interest_people order by user_id").to_arrow_table(),
         )
@@ -245,7 +247,11 @@ def _weigh(con: duckdb.DuckDBPyConnection, settings: Settings, reference: int) -
         con.execute(f"delete from {table}")
         con.execute(f"insert into {table} {source}")
     con.execute("delete from interests")
-    con.execute(f"insert into interests {load_sql('interests_weights')}", scoring(settings, scale))
+    ((rows,),) = con.execute("select count(*) from interest_evidence").fetchall()
+    parts = 1 + rows // PART_ROWS
+    for part in range(parts):
+        one = scoring(settings, scale, part, parts)
+        con.execute(f"insert into interests {load_sql('interests_weights')}", one)
 
 
 def _note(con: duckdb.DuckDBPyConnection, settings: Settings, definition: str, reference: int) -> None:
