@@ -18,7 +18,7 @@ def register(app: typer.Typer) -> None:
     add_verb(
         app,
         bench,
-        "adstool bench --only startup",
+        "adstool bench --only verbs",
         "adstool bench",
     )
 
