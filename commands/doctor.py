@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 import typer
 
 from adstool.commands._context import globals_of
 from adstool.commands._help import add_verb
-from adstool.commands._output import emit, next_verb, show, table
+from adstool.commands._output import emit, next_verb, table
 from adstool.errors import AdstoolError
+
+if TYPE_CHECKING:
+    from adstool.doctor import Check
 
 
 def register(app: typer.Typer) -> None:
@@ -25,8 +30,9 @@ def doctor(
 ) -> None:
     """Check machine and workspace, and say what to mend.
 
-    Exit 0 when all is fit for work, 1 when something must be mended; what is only odd is said and is no
-    fault.
+    Python, libraries, processor, memory, disk, limits and environment; the workspace's settings, lock,
+    leftovers, models, vectors and data. Nothing is changed. Exit 0 when all is fit for work, 1 when something
+    must be mended; what is odd is said with what would be better, and is no fault.
     """
     from adstool.doctor import examine
 
@@ -35,9 +41,18 @@ def doctor(
     failed = [check for check in checks if not check.ok]
     payload = {"ok": not failed, "checks": [check.to_json() for check in checks]}
     if not emit(context, payload):
-        rows = [(check.name, show(check.ok), check.found, "" if check.ok else check.mend) for check in checks]
-        table(context, ["check", "ok", "found", "mend"], rows)
-        next_verb(context, "mend the lines marked no" if failed else "adstool demo, or adstool init DIR")
+        rows = [(check.name, _state(check), check.found, check.mend) for check in checks]
+        table(context, ["check", "fit", "found", "mend"], rows)
+        inside = any(check.name == "settings" for check in checks)
+        fit = "adstool status" if inside else "adstool demo, or adstool init DIR"
+        next_verb(context, "mend the lines marked no" if failed else fit)
     if failed:
         names = ", ".join(check.name for check in failed)
         raise AdstoolError(f"{len(failed)} of {len(checks)} checks failed: {names}.", failed[0].mend)
+
+
+def _state(check: Check) -> str:
+    """yes, odd or no: whether it is fit."""
+    if not check.ok:
+        return "no"
+    return "odd" if check.mend else "yes"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -41,6 +42,20 @@ def open_warehouse(
     try:
         if not read_only:
             migrate(con, ws.warehouse)
+        yield con
+    finally:
+        con.close()
+
+
+@contextmanager
+def open_unchanged(ws: Workspace, settings: Settings) -> Iterator[duckdb.DuckDBPyConnection]:
+    """A read-only connection to the warehouse as it is: an older schema is not brought up to date.
+
+    Raises as open_warehouse does.
+    """
+    con = _connect(ws.warehouse, settings, read_only=True)
+    try:
+        _version(con, ws.warehouse)
         yield con
     finally:
         con.close()
@@ -95,8 +110,10 @@ def _connect(path: Path, settings: Settings, read_only: bool) -> duckdb.DuckDBPy
                 if time.monotonic() < deadline:
                     time.sleep(0.1)
                     continue
+                holder = re.search(r"PID (\d+)", text)
+                by = f"process {holder[1]}" if holder else "another process"
                 raise WorkspaceLocked(
-                    f"{path} is in use by another process; waited {limits.lock_wait_seconds:g} s.",
+                    f"{path} is in use by {by}; waited {limits.lock_wait_seconds:g} s.",
                     "Wait for it to end, or stop it; then run the command again.",
                 ) from None
             raise _explain(error, path, settings) from None
