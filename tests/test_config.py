@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import tomllib
 from dataclasses import asdict
 from importlib.resources import files
@@ -101,6 +102,10 @@ def test_the_template_shows_every_setting_with_its_default() -> None:
         for key, value in asdict(getattr(settings, name)).items()
     }
     assert shown == expected
+    told = [line for line in lines if re.match(r"# [a-z_]+ = ", line)]
+    silent = [line for line in told if not re.search(r" # \S.{8}", line)]
+    assert silent == [], "every setting says what it is, with its unit or what may be written"
+    assert len(told) > len(expected)  # those of [[actions]] and [[formats]], too
 
 
 def test_fingerprint_changes_with_its_sections_only() -> None:
