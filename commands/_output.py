@@ -13,7 +13,7 @@ from typing import Any
 import typer
 
 from adstool.commands._context import Globals, globals_of
-from adstool.commands._streams import ReaderGone, lead_nowhere, printable, write
+from adstool.commands._streams import CONTROLS, ReaderGone, lead_nowhere, printable, write
 
 # The verbs that answer a question: their tables are the result, which --quiet leaves.
 ANSWERS = {"rejects", "status", "sql", "search", "interests", "rank"} | {
@@ -65,7 +65,9 @@ def print_line(context: typer.Context, payload: Any) -> None:
 def print_json(payload: Any) -> None:
     """One line of JSON on stdout; NaN and infinity become null, other types their text."""
     ascii_only = (sys.stdout.encoding or "").lower() not in ("utf-8", "utf8")
-    sys.stdout.write(json.dumps(_clean(payload), ensure_ascii=ascii_only, default=str) + "\n")
+    line = json.dumps(_clean(payload), ensure_ascii=ascii_only, default=str)
+    # JSON escapes most controls by itself; the others mean the same when spelled out.
+    sys.stdout.write(CONTROLS.sub(lambda found: f"\\u{ord(found.group()):04x}", line) + "\n")
     sys.stdout.flush()
 
 
@@ -106,7 +108,8 @@ def table(
     shown = Table(title=title or None, title_justify="left", box=box.SIMPLE_HEAD, pad_edge=False)
     for index, name in enumerate(columns):
         numeric = bool(listed) and all(isinstance(row[index], int | float | None) for row in listed)
-        shown.add_column(name, justify="right" if numeric else "left", overflow="fold")
+        # Text, for a name may come from a file, and rich would take a str for its markup.
+        shown.add_column(Text(printable(name)), justify="right" if numeric else "left", overflow="fold")
     for row in listed:
         shown.add_row(*(Text(show(cell)) for cell in row))
     terminal = sys.stdout.isatty()
