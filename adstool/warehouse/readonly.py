@@ -124,7 +124,7 @@ class Answer:
 
 
 def _kind(statement: Any) -> str:
-    """SELECT, INSERT ...; ANOTHER for the newest kinds, which DuckDB has and its Python package cannot name."""
+    """SELECT, INSERT ...; ANOTHER KIND where DuckDB has one that its package cannot name."""
     try:
         return str(statement.type).split(".")[-1]
     except ValueError:

@@ -1,6 +1,6 @@
 """Rule: what a user's SQL says cannot write, attach, load, set, or read anything but the warehouse.
 
-Every statement and function of DuckDB 2 that is known to write or to look elsewhere is tried, straight, inside
+Every statement and function of DuckDB 2 known to write or to look elsewhere is tried, straight, inside
 others, and with --output.
 """
 
