@@ -12,6 +12,18 @@ from typing import Any
 
 from adstool.evaluation.charts import number
 
+# Controls that no page may hold, and marks that turn the direction of text, written out: \\x1b.
+_UNSEEN = [
+    *range(9),
+    11,
+    12,
+    *range(14, 32),
+    *range(127, 160),
+    *range(0x202A, 0x202F),
+    *range(0x2066, 0x206A),
+]
+_WRITTEN_OUT = {code: f"\\x{code:02x}" if code < 256 else f"\\u{code:04x}" for code in _UNSEEN}
+
 
 class Html(str):
     """Text that is HTML already and is not escaped again."""
@@ -132,7 +144,7 @@ def document(title: str, header: str, sections: Sequence[tuple[str, str, str]], 
     )
     contents = "".join(f'<a href="#{escape(anchor)}">{escape(name)}</a>' for anchor, name, _ in sections)
     body = "".join(html for _, _, html in sections)
-    return (
+    whole = (
         '<!doctype html>\n<html lang="en"><head><meta charset="utf-8">'
         f'<meta http-equiv="Content-Security-Policy" content="{escape(policy, quote=True)}">'
         '<meta name="viewport" content="width=device-width, initial-scale=1">'
@@ -141,3 +153,4 @@ def document(title: str, header: str, sections: Sequence[tuple[str, str, str]], 
         f'<header>{header}<nav aria-label="Contents">{contents}</nav></header>'
         f"<main>{body}</main><footer>{footer}</footer></body></html>\n"
     )
+    return whole.translate(_WRITTEN_OUT)
