@@ -105,7 +105,12 @@ def table(
     from rich.text import Text
 
     listed = [list(row) for row in rows]
-    shown = Table(title=title or None, title_justify="left", box=box.SIMPLE_HEAD, pad_edge=False)
+    shown = Table(
+        title=Text(printable(title)) if title else None,
+        title_justify="left",
+        box=box.SIMPLE_HEAD,
+        pad_edge=False,
+    )
     for index, name in enumerate(columns):
         numeric = bool(listed) and all(isinstance(row[index], int | float | None) for row in listed)
         # Text, for a name may come from a file, and rich would take a str for its markup.

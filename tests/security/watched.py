@@ -25,7 +25,7 @@ WRITING = os.O_WRONLY | os.O_RDWR | os.O_CREAT | os.O_TRUNC | os.O_APPEND
 def watch(event: str, arguments: tuple[Any, ...]) -> None:
     """Keep what matters of an audit event (PEP 578)."""
     if event in NETWORK:
-        seen["network"].append(f"{event} {arguments[-1]!r}")
+        seen["network"].append(f"{event} {arguments!r}")
     elif event in PROCESS:
         seen["process"].append(f"{event} {arguments!r}")
     elif event == "pickle.find_class":
