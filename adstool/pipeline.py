@@ -248,6 +248,15 @@ def _recorded(job: Job) -> dict[str, dict[str, str]]:
     return {stage: json.loads(fingerprint) for stage, _, fingerprint, _ in rows}
 
 
+def lacking(con: duckdb.DuckDBPyConnection) -> str:
+    """What the stages cannot do without and the warehouse does not hold; empty where they have all."""
+    for table, what in (("events", "events"), ("catalog", "ads or pins")):
+        ((rows,),) = con.execute(f"select count(*) from {table}").fetchall()
+        if rows == 0:
+            return what
+    return ""
+
+
 def check_stage(job: Job, stage: Stage) -> Verdict:
     """Whether `stage` must be done, and why."""
     recorded = _recorded(job)

@@ -141,6 +141,11 @@ def show(value: Any) -> str:
     return text
 
 
+def counted(number: int, noun: str) -> str:
+    """A number of things as people read it: 1 row, 1,234 rows."""
+    return f"{number:,} {noun}{'' if number == 1 else 's'}"
+
+
 def next_verb(context: typer.Context, text: str) -> None:
     """The closing line of a verb: what to run next."""
     say(context, f"Next: {text}")

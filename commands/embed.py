@@ -14,10 +14,12 @@ from adstool.commands._help import add_verb
 from adstool.commands._options import Group, argument, option
 from adstool.commands._output import emit, next_verb, say, table
 from adstool.commands._plan import plan_of_warehouse
-from adstool.errors import DataError, UsageError
+from adstool.errors import AdstoolError, DataError, UsageError
 
 if TYPE_CHECKING:
+    from adstool.config import Settings
     from adstool.content.embedding import EmbedResult
+    from adstool.workspace import Workspace
 
 KINDS = {"ads": ("ad",), "pins": ("pin",), "all": ("ad", "pin")}
 SHOWN = 10  # failures listed for people; --json has all
@@ -93,6 +95,7 @@ def embed(
         "content.precision": precision,
         "content.batch_size": batch_size,
     }
+    ws, usual = open_workspace(context)
     ws, settings = open_workspace(context, flags)
     if dry_run:
         from adstool.planned import plan_embed
@@ -106,17 +109,31 @@ def embed(
     from adstool.warehouse import open_warehouse
 
     chosen = ray_engine(workers) if engine == "ray" else None
+    another = (model is not None or pretrained is not None) and not _same_model(ws, settings, usual)
+    remembered = settings if another or precision else usual
     started = datetime.now(UTC)
     with ws.lock(settings.warehouse.lock_wait_seconds), open_warehouse(ws, settings) as con:
         done = embed_items(ws, settings, con, KINDS[what], images=images, engine=chosen)
         if what == "all":
             # `run` then knows that this stage is done with the data as they are.
-            record(Job(ws, settings, con), "embed", done.to_json(), started)
+            record(Job(ws, remembered, con), "embed", done.to_json(), started)
     if not emit(context, done.to_json()):
         _show(context, done)
+        if another:
+            say(context, "To keep this model for `run`, write it into [content] of adstool.toml.")
     if done.complaint:
         raise DataError(done.complaint, "Mend or remove them, and embed again: only they are done again.")
     next_verb(context, 'adstool search "what you look for", or adstool train retrieval')
+
+
+def _same_model(ws: Workspace, one: Settings, other: Settings) -> bool:
+    """Whether both settings mean the same weights, such as clip@current and the name that stands for it."""
+    from adstool.content.clip import resolve_source
+
+    try:
+        return resolve_source(ws, one).identity == resolve_source(ws, other).identity
+    except AdstoolError:  # of which one is not to be had
+        return False
 
 
 def _show(context: typer.Context, done: EmbedResult) -> None:

@@ -11,7 +11,7 @@ from adstool.commands import _options
 from adstool.commands._context import open_workspace
 from adstool.commands._help import add_verb
 from adstool.commands._options import Group, argument, option
-from adstool.commands._output import emit, next_verb, say
+from adstool.commands._output import counted, emit, next_verb, say
 from adstool.errors import UsageError
 
 if TYPE_CHECKING:
@@ -106,13 +106,31 @@ def ingest(
     for row in _lines(result.tables):
         say(context, row)
     total = sum(counts.read for counts in result.tables.values())
-    say(context, f"{total:,} rows in {result.seconds:.1f} s, {total / max(result.seconds, 1e-9):,.0f} rows/s")
+    speed = f"{total / max(result.seconds, 1e-9):,.0f} rows/s"
+    say(context, f"{counted(total, 'row')} in {result.seconds:.1f} s, {speed}")
     if dry_run:
         say(context, "Nothing was written: this was a dry run.")
     refused = [name for name, counts in result.tables.items() if counts.rejected]
     if refused and not dry_run:
-        say(context, f"{result.rejected:,} rows were refused: adstool rejects --table {refused[0]}")
-    next_verb(context, "adstool status, then adstool run.")
+        were = "was" if result.rejected == 1 else "were"
+        say(
+            context, f"{counted(result.rejected, 'row')} {were} refused: adstool rejects --table {refused[0]}"
+        )
+    next_verb(context, _next(result.tables, dry_run))
+
+
+def _next(tables: dict[str, Counts], dry_run: bool) -> str:
+    """What to do after these rows."""
+    from adstool.warehouse.flat import FLAT_TABLES
+
+    flat = [name for name in tables if name in FLAT_TABLES]
+    if all(counts.read and counts.rejected == counts.read for counts in tables.values()):
+        return f"adstool rejects --table {next(iter(tables))}" if not dry_run else "mend the files or --map."
+    if dry_run:
+        return "the same without --dry-run."
+    if len(flat) == len(tables):
+        return f"adstool train engagement --train {flat[0]}"
+    return "adstool status, then adstool run."
 
 
 def _lines(tables: dict[str, Counts]) -> list[str]:

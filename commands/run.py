@@ -52,9 +52,10 @@ def run(
     payload = run_pipeline(context, workspace, settings, start=start, only=only, dry_run=dry_run)
     if emit(context, payload):
         return
-    if not any(stage["state"] != "fresh" for stage in payload["stages"]):
+    stale = any(stage["state"] != "fresh" for stage in payload["stages"])
+    if not stale:
         say(context, "Everything is up to date; nothing was done.")
-    next_verb(context, "adstool rank --user USER --explain")
+    next_verb(context, "adstool run" if dry_run and stale else "adstool rank --user USER --explain")
 
 
 def run_pipeline(
@@ -87,15 +88,14 @@ def run_pipeline(
 def require_data(job: Any) -> None:
     """Raise AdstoolError when there is nothing to work on yet."""
     from adstool.errors import AdstoolError
+    from adstool.pipeline import lacking
 
-    for table in ("events", "catalog"):
-        ((rows,),) = job.connection.execute(f"select count(*) from {table}").fetchall()
-        if rows == 0:
-            what = "events" if table == "events" else "ads or pins"
-            raise AdstoolError(
-                f"The warehouse of {job.workspace.root} holds no {what}.",
-                "Load some: adstool ingest FILES (or adstool sample world && adstool ingest world).",
-            )
+    what = lacking(job.connection)
+    if what:
+        raise AdstoolError(
+            f"The warehouse of {job.workspace.root} holds no {what}.",
+            "Load some: adstool ingest FILES (or adstool sample world && adstool ingest world).",
+        )
 
 
 def _line(done: dict[str, Any]) -> str:

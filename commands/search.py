@@ -87,7 +87,9 @@ def search(
         ["item", "type", "score", "title"],
         [(hit.item_id, hit.item_type, round(hit.score, 4), hit.title) for hit in hits],
     )
-    next_verb(context, "adstool index, then adstool rank --user USER --explain")
+    indexed = ws.current_run("index") is not None
+    rank = "adstool rank --user USER --explain"
+    next_verb(context, rank if indexed else f"adstool index, then {rank}")
 
 
 def _moment(given: str | None) -> datetime | None:

@@ -8,7 +8,7 @@ import typer
 
 from adstool.commands._context import open_workspace
 from adstool.commands._help import add_verb
-from adstool.commands._output import emit, next_verb, say, table
+from adstool.commands._output import counted, emit, next_verb, say, table
 
 if TYPE_CHECKING:
     from adstool.config import Settings
@@ -57,18 +57,30 @@ def status(
             what = "an item that no catalogue knows" if name == "events" else "an unknown advertiser"
             say(context, f"{count:,} {name} are of {what}.")
     if held["rejects"]:
-        say(context, f"{held['rejects']:,} rows were refused: adstool rejects")
+        were = "was" if held["rejects"] == 1 else "were"
+        say(context, f"{counted(held['rejects'], 'row')} {were} refused: adstool rejects")
     for stage in held["stale"]:
         say(context, f"{stage['stage']} is stale: {stage['why']}.")
+    next_verb(context, _next(held))
+
+
+def _next(held: dict[str, Any]) -> str:
+    """What to do with what the workspace holds."""
+    from adstool.warehouse.flat import FLAT_TABLES
+
+    flat = [name for name in held["tables"] if name in FLAT_TABLES]
     if not any(held["tables"].values()):
-        next_verb(context, "adstool ingest FILES, or adstool sample DIR for data to play with.")
-    else:
-        next_verb(context, "adstool run" if held["stale"] else "adstool rank --user USER")
+        return "adstool ingest FILES, or adstool sample DIR for data to play with."
+    if held["lacking"] and flat:
+        return f"adstool train engagement --train {flat[0]}"
+    if held["lacking"]:
+        return f"adstool ingest FILES: there are no {held['lacking']} yet, which adstool run needs."
+    return "adstool run" if held["stale"] else "adstool rank --user USER"
 
 
 def _warehouse(workspace: Workspace, settings: Settings) -> dict[str, Any]:
     """Rows, orphans, rejects and stale stages; all nothing while there is no warehouse."""
-    from adstool.pipeline import Job, stale_stages
+    from adstool.pipeline import Job, lacking, stale_stages
     from adstool.warehouse import open_warehouse
     from adstool.warehouse import status as warehouse
     from adstool.warehouse.schema import TABLES
@@ -76,14 +88,18 @@ def _warehouse(workspace: Workspace, settings: Settings) -> dict[str, Any]:
     if not workspace.warehouse.is_file():
         nothing = {"events": 0, "conversions": 0}
         tables = dict.fromkeys(TABLES, 0)
-        return {"tables": tables, "attributes": {}, "orphans": nothing, "rejects": 0, "stale": []}
+        found = {"tables": tables, "attributes": {}, "orphans": nothing, "rejects": 0}
+        return {**found, "lacking": "events", "stale": []}
     with open_warehouse(workspace, settings, read_only=True) as con:
-        stale = stale_stages(Job(workspace, settings, con))
+        missing = lacking(con)
+        # Without events or items nothing can be run, so nothing waits for it.
+        stale = [] if missing else stale_stages(Job(workspace, settings, con))
         return {
             "tables": warehouse.table_rows(con),
             "attributes": warehouse.attribute_sources(con),
             "orphans": warehouse.orphans(con),
             "rejects": warehouse.reject_count(con),
+            "lacking": missing,
             "stale": [{"stage": verdict.stage.verb, "why": verdict.reason} for verdict in stale],
         }
 

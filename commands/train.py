@@ -13,7 +13,7 @@ import typer
 from adstool.commands import _options, _train_options
 from adstool.commands._context import open_workspace
 from adstool.commands._help import add_verb
-from adstool.commands._output import emit, next_verb, say, table
+from adstool.commands._output import counted, emit, next_verb, say, table
 from adstool.commands._plan import plan_of_warehouse, show_plan
 from adstool.commands._train_options import MODELS
 from adstool.errors import UsageError
@@ -362,8 +362,9 @@ def _show(context: typer.Context, payload: dict[str, Any]) -> None:
         return
     say(
         context,
-        f"{payload['model']} {payload['run_id']}: {payload['parameters']:,} parameters, {payload['epochs']} "
-        f"epochs in {payload['seconds']:.1f} s, {payload['rows_per_second']:,.0f} rows/s.",
+        f"{payload['model']} {payload['run_id']}: {payload['parameters']:,} parameters, "
+        f"{counted(payload['epochs'], 'epoch')} in {payload['seconds']:.1f} s, "
+        f"{payload['rows_per_second']:,.0f} rows/s.",
     )
     valid, test = payload["metrics"]["valid"], payload["metrics"]["test"]
     nested = bool(test) and all(isinstance(value, dict) for value in test.values())

@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import json
 import os
 import shutil
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import pytest
 from filelock import FileLock
@@ -35,20 +33,20 @@ def made_once(factory: pytest.TempPathFactory, name: str, make: Callable[[Path],
 
 
 @pytest.fixture(scope="session")
-def demo_made(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict[str, Any]]:
-    """The demo's workspace and what `adstool --json demo` said; do not change it, copy it."""
+def demo_made(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, str]:
+    """The demo's workspace and what `adstool demo` said on stdout; do not change it, copy it."""
 
     def make(folder: Path) -> None:
-        done = run_cli("--json", "demo", folder / "shop")
+        done = run_cli("demo", folder / "shop")
         assert done.returncode == 0, done.stderr
-        (folder / "said.json").write_text(done.stdout)
+        (folder / "said.txt").write_text(done.stdout)
 
     folder = made_once(tmp_path_factory, "demo", make)
-    return folder / "shop", json.loads((folder / "said.json").read_text())
+    return folder / "shop", (folder / "said.txt").read_text()
 
 
 @pytest.fixture(scope="session")
-def demo(demo_made: tuple[Path, dict[str, Any]]) -> Path:
+def demo(demo_made: tuple[Path, str]) -> Path:
     """The finished demo workspace; do not change it, copy it."""
     return demo_made[0]
 

@@ -10,7 +10,7 @@ from typing import Any
 
 import duckdb
 import pytest
-from support import SHARED_DATA, cli_json
+from support import SHARED_DATA, cli_json, run_cli
 
 from adstool.errors import DataError, UsageError
 from adstool.ingestion.ingest import IngestOptions, dry_run_warehouse, ingest
@@ -159,7 +159,10 @@ def test_a_table_is_trained_on_by_name(shop: Any, tmp_path: Path) -> None:
     made = resolve(shop.ws, shop.settings, request("criteo"))
     assert resolve(shop.ws, shop.settings, request("criteo")) == made
     where = ("--workspace", shop.ws.root)
-    assert cli_json(*where, "status")["tables"]["criteo"] == 3000
+    held = cli_json(*where, "status")
+    assert (held["tables"]["criteo"], held["stale"], held["lacking"]) == (3000, [], "events")
+    shown = run_cli(*where, "status").stdout
+    assert shown.endswith("Next: adstool train engagement --train criteo\n")
     small = ("--set", "hidden=16", "--set", "learning_rate=0.005", "--batch-size", "256", "--epochs", "3")
     figures = cli_json(*where, "train", "engagement", "--train", "criteo", *small)["metrics"]["test"]["Label"]
     assert figures["rows"] == 300  # the last tenth, in the file's order

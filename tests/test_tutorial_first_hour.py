@@ -1,0 +1,12 @@
+"""The first hour: the demo, which the tests share, and everything that is asked of it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from tutorial import follow
+
+
+def test_the_first_hour(demo_copy: Path, demo_made: tuple[Path, str]) -> None:
+    demo_copy.rename(demo_copy.parent / "demo")
+    follow("TUTORIAL.md", demo_copy.parent, {"adstool demo": demo_made[1]})
