@@ -18,7 +18,7 @@ from typing import Any
 
 from adstool.bench_figure import Figure, alternate
 from adstool.config import Settings
-from adstool.errors import UsageError
+from adstool.errors import UsageError, choose
 from adstool.progress import log
 from adstool.workspace import Workspace, write_json, write_text
 
@@ -331,7 +331,7 @@ def measure(made: Workspace | None, settings: Settings, only: str | None = None)
     """
     known = {**FIGURES, **LONG}
     if only is not None and only not in known:
-        raise UsageError(f"There is no figure '{only}'.", f"Figures: {', '.join(known)}.")
+        raise UsageError(f"There is no figure '{only}'.", choose(only, known))
     with ExitStack() as stack:
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="adstool-bench-")))
         bench = Bench(folder, made, settings)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import difflib
 import math
 import os
 from collections.abc import Mapping
@@ -13,7 +12,7 @@ from typing import Any, get_type_hints
 
 from adstool.config_services import EnrichmentSettings, LlmSettings, ServeSettings
 from adstool.documents import read_toml
-from adstool.errors import AdstoolError, quoted
+from adstool.errors import AdstoolError, choose, quoted
 
 AMOUNT_LOSSES = {"binary": ("",), "count": ("", "poisson"), "duration": ("", "lognormal", "weighted")}
 
@@ -299,9 +298,7 @@ def _dotted(name: str) -> str:
 
 
 def _unknown(key: str, known: list[str], where: str) -> AdstoolError:
-    near = difflib.get_close_matches(key, known, n=1, cutoff=0.4)
-    hint = f"Did you mean '{near[0]}'?" if near else f"Known: {', '.join(sorted(known))}."
-    return AdstoolError(f"{where}: unknown setting {quoted(key)}.", hint)
+    return AdstoolError(f"{where}: unknown setting {quoted(key)}.", choose(key, sorted(known)))
 
 
 def _set(

@@ -1,5 +1,20 @@
 """The exceptions adstool raises on purpose: each becomes one message and one exit code."""
 
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+
+def choose(given: str, known: Iterable[str]) -> str:
+    """What to try where `given` is none of `known`: the nearest if one is near, and all if they are few."""
+    from difflib import get_close_matches
+
+    names = [str(name) for name in known]
+    near = get_close_matches(str(given), names, n=1, cutoff=0.5)
+    nearest = f"Did you mean '{near[0]}'? " if near else ""
+    listed = f"Use one of: {', '.join(names)}." if not near or len(names) <= 12 else ""
+    return f"{nearest}{listed}".strip()
+
 
 class AdstoolError(Exception):
     """Something failed that the user can act on.

@@ -11,7 +11,7 @@ from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
 from adstool.config import Settings
-from adstool.errors import GateNotPassed, UsageError
+from adstool.errors import GateNotPassed, UsageError, choose
 from adstool.progress import log
 from adstool.warehouse import load_sql
 from adstool.workspace import Workspace
@@ -327,7 +327,7 @@ def select_stages(start: str | None, only: str | None) -> tuple[Stage, ...]:
     """The stages from `start` on, or `only` one; raises UsageError for a name that is no stage."""
     for name in (start, only):
         if name is not None and name not in BY_NAME:
-            raise UsageError(f"There is no stage '{name}'.", f"Stages: {', '.join(BY_NAME)}.")
+            raise UsageError(f"There is no stage '{name}'.", choose(name, BY_NAME))
     if only is not None:
         return (BY_NAME[only],)
     names = [stage.name for stage in STAGES]

@@ -14,7 +14,7 @@ from adstool.commands._help import add_verb
 from adstool.commands._options import argument
 from adstool.commands._output import emit, next_verb, table
 from adstool.commands._plan import plan_of_warehouse
-from adstool.errors import UsageError
+from adstool.errors import UsageError, choose
 
 MODELS = ("engagement", "lightweight", "conversion", "flat")
 NEXT = {"flat": "adstool models", "conversion": "adstool evaluate conversion"}
@@ -42,7 +42,7 @@ def calibrate(
     test split and on winners, the rows a ranking would choose.
     """
     if model not in MODELS:
-        raise UsageError(f"'{model}' has no probabilities to calibrate.", f"Models: {', '.join(MODELS)}.")
+        raise UsageError(f"'{model}' has no probabilities to calibrate.", choose(model, MODELS))
     workspace, settings = open_workspace(context)
     if dry_run:
         from adstool.planned import plan_after_training

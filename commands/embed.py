@@ -14,7 +14,7 @@ from adstool.commands._help import add_verb
 from adstool.commands._options import Group, argument, option
 from adstool.commands._output import emit, next_verb, say, table
 from adstool.commands._plan import plan_of_warehouse
-from adstool.errors import AdstoolError, DataError, UsageError
+from adstool.errors import AdstoolError, DataError, UsageError, choose
 
 if TYPE_CHECKING:
     from adstool.config import Settings
@@ -82,9 +82,9 @@ def embed(
     ships with adstool; nothing is downloaded unless --pretrained names a tag.
     """
     if what not in KINDS:
-        raise UsageError(f"'{what}' cannot be embedded.", f"Use one of: {', '.join(KINDS)}.")
+        raise UsageError(f"'{what}' cannot be embedded.", choose(what, KINDS))
     if engine not in ("local", "ray"):
-        raise UsageError(f"There is no engine '{engine}'.", "Use one of: local, ray.")
+        raise UsageError(f"There is no engine '{engine}'.", choose(engine, ("local", "ray")))
     if workers is not None and engine != "ray":
         raise UsageError("--workers goes with --engine ray.", "Leave it out, or add --engine ray.")
     if model is not None and pretrained is None:

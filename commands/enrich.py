@@ -12,7 +12,7 @@ from adstool.commands._context import open_workspace
 from adstool.commands._help import add_verb
 from adstool.commands._options import Group, argument, option
 from adstool.commands._output import emit, next_verb, say, show, table
-from adstool.errors import AdstoolError, UsageError
+from adstool.errors import AdstoolError, UsageError, choose
 
 if TYPE_CHECKING:
     from adstool.content.enrichment.result import EnrichResult
@@ -72,9 +72,9 @@ def enrich(
     and cost.
     """
     if what not in KINDS:
-        raise UsageError(f"'{what}' cannot be enriched.", f"Use one of: {', '.join(KINDS)}.")
+        raise UsageError(f"'{what}' cannot be enriched.", choose(what, KINDS))
     if by not in ("clip", "llm"):
-        raise UsageError(f"--with {by} is no way to enrich.", "Use clip or llm.")
+        raise UsageError(f"--with {by} is no way to enrich.", choose(by, ("clip", "llm")))
     if by == "clip" and (retry_rejected or relevance):
         raise UsageError("--relevance and --retry-rejected ask a language model.", "Add --with llm.")
     ws, settings = open_workspace(context)

@@ -13,7 +13,7 @@ from adstool.commands._context import open_workspace
 from adstool.commands._help import add_verb
 from adstool.commands._options import Group, argument, option
 from adstool.commands._output import emit, next_verb, table
-from adstool.errors import DataError, UsageError
+from adstool.errors import DataError, UsageError, choose
 
 KINDS = {"ads": ("ad",), "pins": ("pin",)}
 
@@ -65,7 +65,7 @@ def search(
     part of the search, so that -k items come back where there are so many.
     """
     if where is not None and where not in KINDS:
-        raise UsageError(f"--in {where} cannot be searched.", f"Use one of: {', '.join(KINDS)}.")
+        raise UsageError(f"--in {where} cannot be searched.", choose(where, KINDS))
     moment = _moment(active_at)
     ws, settings = open_workspace(context)
     from adstool.content.attributes import Filter

@@ -16,7 +16,7 @@ from adstool.commands._help import add_verb
 from adstool.commands._output import counted, emit, next_verb, say, table
 from adstool.commands._plan import plan_of_warehouse, show_plan
 from adstool.commands._train_options import MODELS
-from adstool.errors import UsageError
+from adstool.errors import UsageError, choose
 
 if TYPE_CHECKING:
     from adstool.config import Settings
@@ -93,7 +93,7 @@ def train(
     engagement or, by actions, of any of the next ten; `index` then has the source sequence.
     """
     if model not in MODELS:
-        raise UsageError(f"There is no model '{model}' to train.", f"Models: {', '.join(MODELS)}.")
+        raise UsageError(f"There is no model '{model}' to train.", choose(model, MODELS))
     overrides = _pairs(settings_given or []) | _of("conversion", model, delay=delay, loss=loss)
     overrides |= _of("lightweight", model, align="true" if align else None)
     flat = _Flat(train_file, test_file, valid_file, label, _names(categorical), _names(numeric))
@@ -183,7 +183,7 @@ def _plan(
 def _runner(model: str, engine: str, workers: int | None) -> Any:
     """What trains instead of this process; None: nothing does."""
     if engine not in ("local", "ray"):
-        raise UsageError(f"There is no engine '{engine}'.", "Engines: local, ray.")
+        raise UsageError(f"There is no engine '{engine}'.", choose(engine, ("local", "ray")))
     if engine == "local":
         if workers is not None:
             raise UsageError("--workers are those of Ray.", "Add --engine ray.")

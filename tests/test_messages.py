@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from adstool.errors import AdstoolError
+from adstool.errors import AdstoolError, choose
 
 ROOT = Path(__file__).resolve().parents[1]
 FILES = sorted([*(ROOT / "adstool").rglob("*.py"), *(ROOT / "commands").glob("*.py")])
@@ -145,6 +145,16 @@ def test_a_warning_is_a_sentence() -> None:
     bad = [one for one in found if not one.text.endswith((".", VALUE)) and not COMMAND.search(one.text)]
     bad += [one for one in found if re.match(r"[a-z]+ ", one.text) or not NAMED.search(one.text)]
     assert not bad, listed(bad)
+
+
+def test_a_choice_names_the_nearest_and_few_names_whole() -> None:
+    many = [f"setting_{number}" for number in range(30)]
+    assert choose("engagment", ("retrieval", "engagement")) == (
+        "Did you mean 'engagement'? Use one of: retrieval, engagement."
+    )
+    assert choose("xyz", ("ads", "pins")) == "Use one of: ads, pins."
+    assert choose("setting_07", many) == "Did you mean 'setting_7'?"
+    assert choose("qqq", many).startswith("Use one of: setting_0, ")
 
 
 @pytest.mark.parametrize(

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import dataclasses
-import difflib
 import hashlib
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, get_type_hints
 
-from adstool.errors import UsageError
+from adstool.errors import UsageError, choose
 
 PICTURES_SHOWN = 60_000  # in a training of default length
 PROJECTION_SHOWN = 200_000  # with frozen towers a picture costs next to nothing
@@ -46,9 +45,7 @@ class ClipTrainOptions:
         values: dict[str, Any] = {}
         for key, value in {**overrides, **flags}.items():
             if key not in hints:
-                near = difflib.get_close_matches(key, hints, n=1, cutoff=0.4)
-                hint = f"Did you mean '{near[0]}'?" if near else f"Known: {', '.join(hints)}."
-                raise UsageError(f"train clip has no option '{key}'.", hint)
+                raise UsageError(f"--set: train clip has no '{key}' to set.", choose(key, hints))
             try:
                 values[key] = hints[key](value)
             except (TypeError, ValueError):

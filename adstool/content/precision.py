@@ -9,7 +9,7 @@ import numpy as np
 
 from adstool.content.clip import ClipModel, ClipSource
 from adstool.device import cpu_has_bf16
-from adstool.errors import UsageError
+from adstool.errors import UsageError, choose
 from adstool.progress import log
 from adstool.workspace import Workspace, read_json, write_json
 
@@ -24,7 +24,7 @@ SAMPLE = 32
 def check_precision(wanted: str) -> None:
     """Raise UsageError for a precision that does not exist."""
     if wanted not in PRECISIONS:
-        raise UsageError(f"There is no precision '{wanted}'.", f"Use one of: {', '.join(PRECISIONS)}.")
+        raise UsageError(f"There is no precision '{wanted}'.", choose(wanted, PRECISIONS))
 
 
 def in_precision(

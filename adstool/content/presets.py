@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from adstool.errors import AdstoolError
+from adstool.errors import AdstoolError, choose
 
 PIXELS = 64  # side of the pictures the small CLIPs see
 CONTEXT = 32  # tokens of a text
@@ -29,7 +29,7 @@ def small_config(preset: str, vocab_size: int, dim: int = 128) -> dict[str, Any]
     product is cut off. Raises AdstoolError for a preset that does not exist.
     """
     if preset not in _VISION:
-        raise AdstoolError(f"There is no CLIP preset '{preset}'.", f"Use one of: {', '.join(_VISION)}.")
+        raise AdstoolError(f"There is no CLIP preset '{preset}'.", choose(preset, _VISION))
     text = {"context_length": CONTEXT, "vocab_size": vocab_size, "width": 192, "heads": 4, "layers": 2}
     model = {"embed_dim": dim, "vision_cfg": _VISION[preset], "text_cfg": text}
     return {

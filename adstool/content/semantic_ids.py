@@ -21,7 +21,7 @@ from adstool.content.codebooks import BITS, MAX_LEVELS, MODEL, Codebooks, load_s
 from adstool.content.kmeans import residual_kmeans
 from adstool.content.semantic_quality import by_level, engaged_pairs, level_metrics, reconstruction
 from adstool.content.vectors import ITEM_TYPES, active_model, load_vectors
-from adstool.errors import DataError, UsageError
+from adstool.errors import DataError, UsageError, choose
 from adstool.workspace import Workspace, read_json, write_json
 
 if TYPE_CHECKING:
@@ -125,13 +125,13 @@ def chosen_settings(settings: Settings, overrides: Mapping[str, str]) -> Semanti
     known = ("method", "levels", "size", "seed")
     for key, text in overrides.items():
         if key not in known:
-            raise UsageError(f"semantic ids have no setting '{key}'.", f"Settings: {', '.join(known)}.")
+            raise UsageError(f"semantic ids have no setting '{key}'.", choose(key, known))
         if key != "method" and not text.isdigit():
             raise UsageError(f"--set {key}={text}: a whole number is needed.", f"For example {key}=4.")
         values[key] = text if key == "method" else int(text)
     chosen = dataclasses.replace(settings.semantic_ids, **values)
     if chosen.method not in METHODS:
-        raise UsageError(f"There is no method '{chosen.method}'.", f"Methods: {', '.join(METHODS)}.")
+        raise UsageError(f"There is no method '{chosen.method}'.", choose(chosen.method, METHODS))
     if not 1 <= chosen.levels <= MAX_LEVELS:
         raise UsageError(
             f"{chosen.levels} levels of semantic ids cannot be made.", f"Give 1 to {MAX_LEVELS}."

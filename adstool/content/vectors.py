@@ -23,7 +23,7 @@ from lancedb.index import Bitmap
 
 from adstool.config import Settings
 from adstool.content.attributes import ATTRIBUTES, INDEXED, Filter, attributes_of
-from adstool.errors import AdstoolError
+from adstool.errors import AdstoolError, choose
 from adstool.workspace import Workspace, read_json, write_json
 
 ITEM_TYPES = ("ad", "pin")
@@ -66,7 +66,7 @@ def slugify(name: str) -> str:
 def table_name(item_type: str, slug: str) -> str:
     """The LanceDB table of an item type ('ad' or 'pin') and a model."""
     if item_type not in ITEM_TYPES:
-        raise AdstoolError(f"'{item_type}' is not an item type.", f"Use one of: {', '.join(ITEM_TYPES)}.")
+        raise AdstoolError(f"'{item_type}' is not an item type.", choose(item_type, ITEM_TYPES))
     return f"{item_type}s__{slug}"
 
 
@@ -88,7 +88,7 @@ def load_vectors(ws: Workspace, item_type: str, *, column: str = "joint") -> tup
     ([], zeros of shape [0, 0]).
     """
     if column not in SIDES:
-        raise AdstoolError(f"'{column}' is not a vector column.", f"Use one of: {', '.join(SIDES)}.")
+        raise AdstoolError(f"'{column}' is not a vector column.", choose(column, SIDES))
     model = active_model(ws)
     table = VectorTable.open(ws, item_type, model.slug) if model else None
     if model is None or table is None:

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from adstool.errors import AdstoolError, UsageError
+from adstool.errors import AdstoolError, UsageError, choose
 from adstool.evaluation.bootstrap import Resampler, estimate
 from adstool.evaluation.context import FIRST_POSITION, Evaluation, NotReady, scored
 from adstool.evaluation.off_policy import effective_size
@@ -85,7 +85,7 @@ def open_form(evaluation: Evaluation, name: str) -> Scorer:
         raise UsageError(f"'{name}' is no {MODEL} run.", f"Name two of them: {example}.")
     unknown = [form for form in forms if form not in FORMS]
     if unknown:
-        raise UsageError(f"'{name}' asks for '{unknown[0]}'.", f"Forms: {', '.join(FORMS)}.")
+        raise UsageError(f"'{name}' asks for '{unknown[0]}'.", choose(unknown[0], FORMS))
     run = next((one for one in evaluation.ws.runs(MODEL) if one.name == run_id), None)
     if not run_id:
         run = evaluation.require_run(MODEL, f"train {MODEL}")

@@ -7,7 +7,7 @@ from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
 from adstool.config import Settings
-from adstool.errors import AdstoolError, UsageError
+from adstool.errors import AdstoolError, UsageError, choose
 from adstool.evaluation.context import Absent, Evaluation, NotReady
 from adstool.evaluation.conversion import evaluate_conversion
 from adstool.evaluation.engagement import evaluate_engagement
@@ -39,8 +39,8 @@ def select(stages: Sequence[str]) -> list[str]:
     """The stages asked for, "all" being every one; raises UsageError for an unknown name."""
     for name in stages:
         if name != "all" and name not in STAGES and name not in ADVICE:
-            known = f"{', '.join(STAGES)}, all; {', '.join(ADVICE)}, ope"
-            raise UsageError(f"There is no stage '{name}' to evaluate.", f"Stages: {known}.")
+            known = (*STAGES, "all", *ADVICE, "ope")
+            raise UsageError(f"There is no stage '{name}' to evaluate.", choose(name, known))
     if not stages or "all" in stages:
         return list(STAGES)
     return [name for name in (*STAGES, *ADVICE) if name in stages]

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from adstool.errors import UsageError
+from adstool.errors import UsageError, choose
 from adstool.features.finish import finish, standardise
 from adstool.features.spec import Counter, FeatureSpec
 
@@ -55,7 +55,7 @@ def cross_columns(numeric: Sequence[str], groups: Sequence[str]) -> list[int]:
     together lies together. Raises UsageError for an unknown group."""
     unknown = [name for name in groups if name not in GROUPS]
     if unknown:
-        raise UsageError(f"There is no group of features '{unknown[0]}'.", f"Groups: {', '.join(GROUPS)}.")
+        raise UsageError(f"There is no group of features '{unknown[0]}'.", choose(unknown[0], GROUPS))
     chosen = [[GROUPS[name] for name in groups if GROUPS[name].by == key] for key in KEYS]
     return [
         place

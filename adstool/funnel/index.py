@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from adstool.config import Settings
-from adstool.errors import AdstoolError
+from adstool.errors import AdstoolError, choose
 from adstool.features.encoder import FeatureEncoder
 from adstool.features.state import ServingState
 from adstool.funnel.ann import AnnChoice, ExactIndex, VectorIndex, best, open_ann
@@ -172,7 +172,7 @@ def _sources(
 def _kept(corpus: Corpus, form: str) -> dict[str, Rows]:
     """The vectors of items by name, as the index keeps them; raises AdstoolError for an unknown form."""
     if form not in FORMS:
-        raise AdstoolError(f"index.vectors = '{form}' is not known.", f"Use one of: {', '.join(FORMS)}.")
+        raise AdstoolError(f"index.vectors = '{form}' is not known.", choose(form, FORMS))
     vectors: dict[str, Rows] = {"two_tower": corpus.two_tower, "lightweight": corpus.lightweight}
     vectors["clip"] = corpus.content
     if corpus.conversion is not None:

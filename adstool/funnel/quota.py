@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
-from adstool.errors import AdstoolError
+from adstool.errors import AdstoolError, choose
 from adstool.features.state import RequestContext
 from adstool.progress import log
 from adstool.workspace import Workspace, read_json
@@ -112,9 +111,7 @@ def hand_set(quotas: Collection[str], names: Collection[str], total: int) -> Quo
         name, _, depth = text.partition("=")
         name = name.strip()
         if name not in depths:
-            near = difflib.get_close_matches(name, list(depths), n=1, cutoff=0.4)
-            hint = f"Did you mean '{near[0]}'?" if near else f"Sources of this index: {', '.join(depths)}."
-            raise AdstoolError(f"funnel.quotas: the index has no source '{name}'.", hint)
+            raise AdstoolError(f"funnel.quotas: the index has no source '{name}'.", choose(name, depths))
         if not depth.strip().isdecimal():
             raise AdstoolError(
                 f"funnel.quotas: {text!r} is no source and number.", 'Write quotas = ["two_tower=800"].'

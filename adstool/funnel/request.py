@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
 
-from adstool.errors import DataError, quoted
+from adstool.errors import DataError, choose, quoted
 
 FIELDS = ("user_id", "surface", "query", "ts", "request_id", "k")
 MAX_SLATE = 1000
@@ -37,7 +37,7 @@ class Request:
             raise DataError("A request must be a JSON object.", 'For example {"user_id": "u1"}.')
         unknown = [key for key in value if key not in FIELDS]
         if unknown:
-            raise DataError(f"A request has no field {quoted(unknown[0])}.", f"Fields: {', '.join(FIELDS)}.")
+            raise DataError(f"A request has no field {quoted(unknown[0])}.", choose(unknown[0], FIELDS))
         user = value.get("user_id")
         if isinstance(user, bool) or not isinstance(user, str | int) or user == "":
             raise DataError("A request needs a user_id that is text.", 'For example {"user_id": "u1"}.')

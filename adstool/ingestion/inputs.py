@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any
 
-from adstool.errors import DataError, UsageError
+from adstool.errors import DataError, UsageError, choose
 from adstool.progress import log
 from adstool.warehouse.schema import TABLES
 from adstool.workspace import Workspace
@@ -100,9 +100,9 @@ def find_inputs(paths: Sequence[str], table: str | None, kind: str | None, spool
     read, before anything is loaded, and UsageError when a table is unknown.
     """
     if table is not None and table not in TABLES:
-        raise UsageError(f"There is no table '{table}'.", f"Tables: {', '.join(TABLES)}.")
+        raise UsageError(f"There is no table '{table}'.", choose(table, TABLES))
     if kind is not None and kind not in FORMATS:
-        raise UsageError(f"There is no format '{kind}'.", f"Formats: {', '.join(FORMATS)}.")
+        raise UsageError(f"There is no format '{kind}'.", choose(kind, FORMATS))
     found: list[Input] = []
     for text in paths:
         path = Path(text)

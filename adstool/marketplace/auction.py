@@ -26,7 +26,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from adstool.config import AuctionSettings, Format
-from adstool.errors import AdstoolError
+from adstool.errors import AdstoolError, choose
 
 RULES = ("first_price", "gsp", "vcg")
 
@@ -142,7 +142,7 @@ def run_auctions(
     exposure: float [S], not rising. Raises AdstoolError for an unknown rule.
     """
     if rule not in RULES:
-        raise AdstoolError(f"auction.rule = '{rule}' is not known.", f"Use one of: {', '.join(RULES)}.")
+        raise AdstoolError(f"auction.rule = '{rule}' is not known.", choose(rule, RULES))
     seen = np.asarray(exposure, dtype=np.float64)
     shape = (len(bids), len(seen))
     out = Auctions(np.full(shape, -1, dtype=np.int64), np.zeros(shape), np.zeros(shape))

@@ -15,7 +15,7 @@ from pathlib import Path
 
 import numpy as np
 
-from adstool.errors import DataError, UsageError
+from adstool.errors import DataError, UsageError, choose
 from adstool.marketplace.bidding import Bidder, Campaigns, Delivery
 from adstool.marketplace.pacing import Ledger
 from adstool.marketplace.strategies import STRATEGIES, Ortb, make_bidder
@@ -209,5 +209,5 @@ def replay_all(recorded: Recorded, budgets: list[str], names: list[str]) -> dict
 
     for name in names:
         if name not in (*STRATEGIES, HINDSIGHT):
-            raise UsageError(f"There is no strategy '{name}'.", f"Known: all, {', '.join(STRATEGIES)}.")
+            raise UsageError(f"There is no strategy '{name}'.", choose(name, ("all", *STRATEGIES)))
     return {name: {text: of(name)(budget) for text, budget in money.items()} for name in names}

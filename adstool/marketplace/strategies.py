@@ -13,7 +13,7 @@ from collections.abc import Callable
 
 import numpy as np
 
-from adstool.errors import UsageError
+from adstool.errors import UsageError, choose
 from adstool.marketplace.bidding import Bidder, Campaigns, Delivery
 
 LEAST = 1e-12
@@ -195,5 +195,5 @@ STRATEGIES: dict[str, Callable[[Campaigns], Bidder]] = {
 def make_bidder(name: str, campaigns: Campaigns) -> Bidder:
     """A bidder of the strategy `name`. Raises UsageError for a name that is not known."""
     if name not in STRATEGIES:
-        raise UsageError(f"There is no strategy '{name}'.", f"Known: {', '.join(STRATEGIES)}.")
+        raise UsageError(f"There is no strategy '{name}'.", choose(name, STRATEGIES))
     return STRATEGIES[name](campaigns)

@@ -17,7 +17,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
-from adstool.errors import UsageError
+from adstool.errors import UsageError, choose
 
 AGES = 9  # knots of the age encoding, at ln(1 + hours) = 0, 1 .. 8: the last is four months
 HIDDEN = -1e9  # the score of what must not be attended to
@@ -310,7 +310,7 @@ def build_sequence(actions: int, length: int, config: SequenceConfig, dropout: f
     if name == "none":
         return None
     if name not in ENCODERS:
-        raise UsageError(f"There is no sequence encoder '{name}'.", f"Known: none, {', '.join(ENCODERS)}.")
+        raise UsageError(f"There is no sequence encoder '{name}'.", choose(name, ("none", *ENCODERS)))
     if not length:
         raise UsageError(
             f"--set sequence={name} reads histories, and there are none to read.",

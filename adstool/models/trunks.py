@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
-from adstool.errors import UsageError
+from adstool.errors import UsageError, choose
 from adstool.models.layers import CrossNet, MaskBlock, Mlp
 
 
@@ -229,5 +229,5 @@ def build_trunk(name: str, width: int, config: TrunkConfig) -> Trunk:
     Raises UsageError for an unknown name.
     """
     if name not in TRUNKS:
-        raise UsageError(f"There is no trunk '{name}'.", f"Trunks: {', '.join(TRUNKS)}.")
+        raise UsageError(f"There is no trunk '{name}'.", choose(name, TRUNKS))
     return TRUNKS[name](width, config)

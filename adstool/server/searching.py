@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from adstool.config import Settings
-from adstool.errors import DataError, quoted
+from adstool.errors import DataError, choose, quoted
 from adstool.progress import log
 from adstool.server.jobs import Refused, too_late
 from adstool.workspace import Workspace
@@ -48,7 +48,7 @@ class Query:
         known = ("in", "k") if image is not None else ("text", "in", "k")
         unknown = [key for key in value if key not in known]
         if unknown:
-            raise DataError(f"A search has no field {quoted(unknown[0])}.", f"Fields: {', '.join(known)}.")
+            raise DataError(f"A search has no field {quoted(unknown[0])}.", choose(unknown[0], known))
         text, where, k = value.get("text"), value.get("in"), value.get("k", 10)
         if image is None and (not isinstance(text, str) or not text.strip()):
             raise DataError("A search needs a text.", 'For example {"text": "red dress"}.')

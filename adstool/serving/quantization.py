@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from adstool.config import Settings
-from adstool.errors import GateNotPassed, UsageError
+from adstool.errors import GateNotPassed, UsageError, choose
 from adstool.progress import log
 from adstool.serving.gate import Limits, judge
 from adstool.serving.quantized_graph import Layers, Recipe, quantize_graph
@@ -64,9 +64,9 @@ def quantize_run(
     scheme.
     """
     if name not in TRIALS:
-        raise UsageError(f"'{name}' cannot be quantized.", f"Models: {', '.join(TRIALS)}.")
+        raise UsageError(f"'{name}' cannot be quantized.", choose(name, TRIALS))
     if scheme not in SCHEMES:
-        raise UsageError(f"There is no quantization scheme '{scheme}'.", f"Schemes: {', '.join(SCHEMES)}.")
+        raise UsageError(f"There is no quantization scheme '{scheme}'.", choose(scheme, SCHEMES))
     trial = TRIALS[name](ws, settings, con, ws.require_run(name, f"train {name}"))
     limits = Limits.of(settings.quantization, max_ne_loss)
     recipes = TECHNIQUES if compare else {scheme: SCHEMES[scheme]}

@@ -11,7 +11,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from adstool.errors import UsageError
+from adstool.errors import UsageError, choose
 from adstool.models.conversion import ConversionModel
 from adstool.models.inputs import Batch
 from adstool.training.batches import Rows
@@ -71,7 +71,7 @@ class ConversionTaskConfig:
         for name, known in (("delay", METHODS), ("loss", LOSSES), ("value", VALUES)):
             if getattr(self, name) not in known:
                 raise UsageError(
-                    f"--set {name}={getattr(self, name)} is not known.", f"Use one of: {', '.join(known)}."
+                    f"--set {name}={getattr(self, name)} is not known.", choose(getattr(self, name), known)
                 )
         for name in ("test_share", "valid_share"):
             if not 0 < getattr(self, name) < 0.9:

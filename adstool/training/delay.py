@@ -11,7 +11,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from adstool.errors import UsageError
+from adstool.errors import UsageError, choose
 
 DAY = 86_400_000_000
 MOST = 10.0  # conversions that one taken in again stands for, at most
@@ -71,7 +71,7 @@ def observe(clicks: Clicks, cut: int, method: str, wait: int, horizon: int) -> S
     restores it where traffic grows or shrinks.
     """
     if method not in METHODS:
-        raise UsageError(f"--delay {method} is not known.", f"Use one of: {', '.join(METHODS)}.")
+        raise UsageError(f"--delay {method} is not known.", choose(method, METHODS))
     delay = clicks.reported - clicks.ts[:, None]
     final = clicks.converted(horizon)
     n, kinds = clicks.reported.shape

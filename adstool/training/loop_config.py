@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from adstool.errors import UsageError
+from adstool.errors import UsageError, choose
 
 
 @dataclass(frozen=True)
@@ -44,7 +44,7 @@ class LoopConfig:
         ):
             if getattr(self, name) not in choices:
                 raise UsageError(
-                    f"--set {name}={getattr(self, name)} is not known.", f"Use one of: {', '.join(choices)}."
+                    f"--set {name}={getattr(self, name)} is not known.", choose(getattr(self, name), choices)
                 )
         if not 0 <= self.average < 1:
             raise UsageError(

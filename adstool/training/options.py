@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
 from typing import TYPE_CHECKING, Any, Protocol, get_type_hints
 
 from adstool.config import Settings
-from adstool.errors import UsageError
+from adstool.errors import UsageError, choose
 from adstool.training.loop_config import LoopConfig
 
 if TYPE_CHECKING:
@@ -100,7 +99,7 @@ def make_plan(
     """
     name = options.preset or next(iter(presets))
     if name not in presets:
-        raise UsageError(f"There is no preset '{name}'.", _nearest(name, list(presets)))
+        raise UsageError(f"There is no preset '{name}'.", choose(name, presets))
     kinds = {
         "loop": get_type_hints(LoopConfig),
         "model": {k: v for k, v in get_type_hints(model_config).items() if k not in DERIVED},
@@ -114,7 +113,7 @@ def make_plan(
                 chosen[part][key] = _parse(key, value, hints[key])
                 return
         known = sorted(key for hints in kinds.values() for key in hints)
-        raise UsageError(f"--set: there is no '{key}' to set.", _nearest(key, known))
+        raise UsageError(f"--set: there is no '{key}' to set.", choose(key, known))
 
     training = settings.training
     for key in ("epochs", "batch_size", "learning_rate", "seed", "patience"):
@@ -132,11 +131,6 @@ def make_plan(
     loop = LoopConfig(**chosen["loop"])
     loop.validate()
     return Plan(loop, chosen["model"], chosen["task"])
-
-
-def _nearest(name: str, known: list[str]) -> str:
-    near = difflib.get_close_matches(name, known, n=1, cutoff=0.5)
-    return f"Did you mean '{near[0]}'?" if near else f"Known: {', '.join(known)}."
 
 
 def _parse(key: str, value: Any, kind: Any) -> Any:

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from adstool.config import Settings
-from adstool.errors import UsageError
+from adstool.errors import UsageError, choose
 from adstool.training.conversion import train_conversion
 from adstool.training.engagement import train_engagement
 from adstool.training.flat import train_flat
@@ -53,7 +53,7 @@ def train_model(
     is no model.
     """
     if name not in TRAINERS:
-        raise UsageError(f"There is no model '{name}' to train.", f"Models: {', '.join(TRAINERS)}.")
+        raise UsageError(f"There is no model '{name}' to train.", choose(name, TRAINERS))
     if options.warm_start and name != "engagement":
         raise UsageError(f"--warm-start is of engagement, not of {name}.", "Leave out --warm-start.")
     before = ws.current_run(name)

@@ -6,7 +6,7 @@ from typing import Any
 
 import duckdb
 
-from adstool.errors import UsageError
+from adstool.errors import UsageError, choose
 from adstool.warehouse.flat import FLAT_TABLES, flat_rows
 from adstool.warehouse.queries import load_sql
 from adstool.warehouse.schema import TABLES
@@ -40,7 +40,7 @@ def attribute_sources(con: duckdb.DuckDBPyConnection) -> dict[str, int]:
 def reject_count(con: duckdb.DuckDBPyConnection, table: str | None = None) -> int:
     """Rows refused, in all or of one table."""
     if table is not None and table not in (*TABLES, *FLAT_TABLES):
-        raise UsageError(f"There is no table '{table}'.", f"Tables: {', '.join([*TABLES, *FLAT_TABLES])}.")
+        raise UsageError(f"There is no table '{table}'.", choose(table, [*TABLES, *FLAT_TABLES]))
     sql = "select count(*) from rejects where $table is null or table_name = $table"
     return int(con.execute(sql, {"table": table}).fetchall()[0][0])
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Any
 
-from adstool.errors import AdstoolError, UsageError
+from adstool.errors import AdstoolError, UsageError, choose
 
 GENERATOR = "adstool sample"
 GENERATOR_VERSION = 2  # raised when the same settings would no longer give the same world
@@ -104,7 +104,7 @@ PRESETS: dict[str, WorldConfig] = {
 def preset(name: str, **changes: int | None) -> WorldConfig:
     """The preset `name` with the given (not None) fields changed; raises UsageError for an unknown name."""
     if name not in PRESETS:
-        raise UsageError(f"--preset {name} is not known.", f"Use one of: {', '.join(PRESETS)}.")
+        raise UsageError(f"--preset {name} is not known.", choose(name, PRESETS))
     given: dict[str, Any] = {key: value for key, value in changes.items() if value is not None}
     try:
         return dataclasses.replace(PRESETS[name], **given)

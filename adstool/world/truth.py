@@ -15,7 +15,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
-from adstool.errors import AdstoolError
+from adstool.errors import AdstoolError, choose
 from adstool.workspace import read_json, write_json
 from adstool.world import behaviour, conversions
 from adstool.world.behaviour import ACTIONS, SIGNALS, Behaviour, Day
@@ -229,9 +229,7 @@ def signal_table(truth: Path, action: str = "click", item_type: str = "ad") -> S
     laws = read_json(truth / "laws.json")
     if action not in laws["actions"] or action == "long_click":
         able = [name for name in laws["actions"] if name != "long_click"]
-        raise AdstoolError(
-            f"'{action}' has no logit of its own in {truth}.", f"Use one of: {', '.join(able)}."
-        )
+        raise AdstoolError(f"'{action}' has no logit of its own in {truth}.", choose(action, able))
     signals = list(laws["signals"])
     columns = [f"signal_{name}" for name in signals]
     table = pq.read_table(path, columns=["item_type", f"p_{action}", *columns])

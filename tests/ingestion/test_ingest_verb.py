@@ -81,7 +81,7 @@ def test_a_dry_run_counts_across_files_and_writes_nothing(workspace: Path, tmp_p
         (["ingest", "log.jsonl"], 2, "--table"),
         (["ingest", "log.jsonl", "--table", "events", "--map", "uid"], 2, "not column=field"),
         (["ingest", "log.jsonl", "--table", "events"], 1, "--map uid=user_id"),
-        (["ingest", "log.jsonl", "--source", "netflix"], 2, "Known: movielens, open-bandit, sequences"),
+        (["ingest", "log.jsonl", "--source", "netflix"], 2, "Use one of: movielens, open-bandit, sequences"),
         (["ingest", "log.jsonl", "--table", "events", "--on-error", "panic"], 2, "quarantine or abort"),
         (["ingest", "log.jsonl", "--table", "events", "--images", "nowhere"], 2, "not a folder"),
         (["ingest", "broken.parquet", "--table", "events"], 1, "broken.parquet is damaged"),

@@ -41,7 +41,7 @@ def test_set_reaches_model_loop_and_task() -> None:
         (TrainOptions(preset="smal"), "Did you mean 'small'"),
         (TrainOptions(overrides={"droput": "0.1"}), "Did you mean 'dropout'"),
         (TrainOptions(overrides={"dropout": "much"}), "lists as"),
-        (TrainOptions(overrides={"zzz": "x"}), "Known"),
+        (TrainOptions(overrides={"zzz": "x"}), "learning_rate"),
         (TrainOptions(overrides={"schedule": "steps"}), "Use one of"),
         (TrainOptions(overrides={"learning_rate": "-1"}), "0.001"),
         (TrainOptions(overrides={"patience": "0"}), "1 or more"),

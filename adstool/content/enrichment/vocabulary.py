@@ -10,7 +10,7 @@ from pathlib import Path
 
 from adstool.content.enrichment.schema import LISTS, SchemaProblem, plain_word
 from adstool.documents import read_toml, user_path
-from adstool.errors import AdstoolError
+from adstool.errors import AdstoolError, choose
 
 CATEGORY = "category"
 
@@ -56,9 +56,7 @@ def read_vocabulary(path: str) -> AttributeVocabulary:
     document = read_toml(file, f"The vocabulary {file}")
     unknown = sorted(document.keys() - {*LISTS, CATEGORY})
     if unknown:
-        raise AdstoolError(
-            f"{file}: '{unknown[0]}' is no attribute.", f"Attributes: {', '.join((*LISTS, CATEGORY))}."
-        )
+        raise AdstoolError(f"{file}: '{unknown[0]}' is no attribute.", choose(unknown[0], (*LISTS, CATEGORY)))
     return AttributeVocabulary({name: _words(file, name, section) for name, section in document.items()})
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from adstool.errors import DataError, UsageError
+from adstool.errors import DataError, UsageError, choose
 from adstool.ingestion.inputs import COMPRESSIONS, Input, recognise
 from adstool.ingestion.sources import avazu, criteo, ipinyou, movielens, open_bandit, sequences, taobao_ad
 from adstool.ingestion.sources.base import Feed
@@ -42,8 +42,8 @@ def source_jobs(name: str, folder: Path) -> list[tuple[Input, Feed]]:
             raise DataError(f"{folder} holds no log of {name}.", "Name a file, or unpack the logs there.")
         return sorted(logs, key=lambda job: job[1].table in ("events", "conversions"))
     if name not in SOURCES:
-        known = ", ".join([*SOURCES, *FLAT_SOURCES, *LOG_SOURCES])
-        raise UsageError(f"There is no source '{name}'.", f"Known: {known}.")
+        known = (*SOURCES, *FLAT_SOURCES, *LOG_SOURCES)
+        raise UsageError(f"There is no source '{name}'.", choose(name, known))
     if not folder.is_dir():
         raise DataError(f"{folder} is not a folder.", f"Give the folder that holds the {name} files.")
     return [(recognise(_file(folder, feed), feed.table, kind="csv"), feed) for feed in SOURCES[name](folder)]
