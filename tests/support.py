@@ -9,14 +9,19 @@ import sys
 from pathlib import Path
 from typing import Any
 
+from schemas import check_output
+
 SHARED_DATA = Path(__file__).resolve().parents[2] / "shared" / "data"
 
 
 def run_cli(
     *words: str | Path, cwd: Path | None = None, stdin: str | None = None, env: dict[str, str] | None = None
 ) -> subprocess.CompletedProcess[str]:
-    """Run `adstool WORDS` as a process; stdout and stderr come back as text."""
-    return subprocess.run(
+    """Run `adstool WORDS` as a process; stdout and stderr come back as text.
+
+    What it prints with --json is held to its schema.
+    """
+    done = subprocess.run(
         [sys.executable, "-m", "adstool", *map(str, words)],
         cwd=cwd,
         input=stdin,
@@ -25,6 +30,9 @@ def run_cli(
         env={**os.environ, **(env or {})},
         timeout=600,
     )
+    if "--json" in words:
+        check_output([str(word) for word in words], done.stdout, done.returncode)
+    return done
 
 
 def cli_json(*words: str | Path, cwd: Path | None = None, stdin: str | None = None) -> Any:

@@ -78,7 +78,7 @@ def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_the_wheel_has_no_stray_top_level_and_all_data(wheel: Path) -> None:
     names = zipfile.ZipFile(wheel).namelist()
     assert {name.split("/")[0] for name in names if ".dist-info" not in name} == {"adstool"}
-    for folder in ("sql", "sample_data"):
+    for folder in ("sql", "sample_data", "commands/schemas"):
         for path in (ROOT / folder).rglob("*"):
             if path.is_file() and "__pycache__" not in path.parts:
                 assert f"adstool/{path.relative_to(ROOT).as_posix()}" in names

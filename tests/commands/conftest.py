@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from schemas import check_output
 
 from adstool.commands import main
 
@@ -33,6 +34,7 @@ def verb_json(
         (line,) = said.out.splitlines()
         code = ended.value.code
         assert isinstance(code, int)
+        check_output([str(word) for word in words], said.out, code)
         return code, json.loads(line)
 
     yield call
