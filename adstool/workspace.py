@@ -54,6 +54,11 @@ class Workspace:
         return self.root / "reports"
 
     @property
+    def logs(self) -> Path:
+        """The folder of the log of `run`."""
+        return self.root / "logs"
+
+    @property
     def cache(self) -> Path:
         """Derived data that can always be deleted and made again."""
         return self.root / "cache"
@@ -84,6 +89,16 @@ class Workspace:
             finally:
                 handle.truncate(0)
                 _unlock(handle.fileno())
+
+    def is_locked(self) -> bool:
+        """Whether a process holds the workspace for writing now."""
+        if not (self.root / ".lock").is_file():
+            return False
+        with open(self.root / ".lock", "rb+") as handle:
+            if not _try_lock(handle.fileno()):
+                return True
+            _unlock(handle.fileno())
+            return False
 
     def current_run(self, name: str) -> Path | None:
         """The run of model `name` in use, or None."""

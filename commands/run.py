@@ -69,6 +69,7 @@ def run_pipeline(
 ) -> dict[str, Any]:
     """Run the stages, telling of each as it ends; returns the JSON of the verb."""
     from adstool.pipeline import Job, run_stages, select_stages
+    from adstool.run_log import logged
     from adstool.warehouse import open_warehouse
 
     clock = time.perf_counter()
@@ -77,10 +78,14 @@ def run_pipeline(
     lock = nullcontext() if dry_run else workspace.lock(settings.warehouse.lock_wait_seconds)
     with lock, open_warehouse(workspace, settings, read_only=dry_run) as connection:
         job = Job(workspace, settings, connection)
-        require_data(job)
-        for done in run_stages(job, stages, force=bool(start or only), dry_run=dry_run):
-            finished.append(done.to_json())
-            say(context, f"  {done.verb:<22} {_line(done.to_json())}")
+        lines = nullcontext() if dry_run else logged(workspace, [stage.verb for stage in stages])
+        with lines as written:
+            require_data(job)
+            for done in run_stages(job, stages, force=bool(start or only), dry_run=dry_run):
+                finished.append(done.to_json())
+                if written is not None:
+                    written.stage(done.verb, done.state, done.reason, done.seconds)
+                say(context, f"  {done.verb:<22} {_line(done.to_json())}")
     seconds = round(time.perf_counter() - clock, 2)
     return {"dry_run": dry_run, "stages": finished, "seconds": seconds}
 

@@ -34,10 +34,19 @@ def status(
     advertisers that no catalogue knows, and the stages that `adstool run` would do, each with the reason.
     """
     workspace, settings = open_workspace(context)
+    from adstool.run_log import last_run
+
     models = _models(workspace)
     vectors = _vectors(workspace)
     held = _warehouse(workspace, settings)
-    payload = {"workspace": str(workspace.root), **held, "vectors": vectors, "models": models}
+    last = last_run(workspace)
+    payload = {
+        "workspace": str(workspace.root),
+        **held,
+        "vectors": vectors,
+        "models": models,
+        "last_run": last,
+    }
     if emit(context, payload):
         return
     say(context, f"Workspace {workspace.root}")
@@ -59,6 +68,8 @@ def status(
     if held["rejects"]:
         were = "was" if held["rejects"] == 1 else "were"
         say(context, f"{counted(held['rejects'], 'row')} {were} refused: adstool rejects")
+    if last is not None:
+        say(context, _last_run(last))
     for stage in held["stale"]:
         say(context, f"{stage['stage']} is stale: {stage['why']}.")
     next_verb(context, _next(held))
@@ -76,6 +87,18 @@ def _next(held: dict[str, Any]) -> str:
     if held["lacking"]:
         return f"adstool ingest FILES: there are no {held['lacking']} yet, which adstool run needs."
     return "adstool run" if held["stale"] else "adstool rank --user USER"
+
+
+def _last_run(last: dict[str, Any]) -> str:
+    """How the last `run` ended, in a line."""
+    if last["ended"] is None:
+        return f"The run that began {last['began']} " + (
+            "is running." if last["result"] == "running" else "was cut off: adstool run goes on with it."
+        )
+    where = f" in {last['stage']}" if last["stage"] else ""
+    did = f", {len(last['done'])} stages done" if last["done"] else ""
+    why = f": {last['message']}" if last["message"] else "."
+    return f"Last run {last['ended']}: {last['result']}{where} after {last['seconds']:,.0f} s{did}{why}"
 
 
 def _warehouse(workspace: Workspace, settings: Settings) -> dict[str, Any]:

@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import json
+import logging
 import os
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 from filelock import FileLock
+from schemas import check_output
 from support import run_cli
 
+from adstool.commands import main
 from adstool.config import Settings, load_settings
 from adstool.workspace import Workspace
 
@@ -79,3 +83,33 @@ def shop_copy(shop: Workspace, tmp_path: Path) -> Workspace:
 def settings(shop: Workspace) -> Settings:
     """The settings of the small workspace."""
     return load_settings(shop.config, environment={})
+
+
+@pytest.fixture
+def verb_json(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> Iterator[Callable[..., tuple[int, Any]]]:
+    """verb_json(*words, cwd=...): the exit code and the JSON object of `adstool --json WORDS`.
+
+    In this process, without the second that loading the libraries takes.
+    """
+    log = logging.getLogger("adstool")
+    before = (list(log.handlers), log.propagate, log.level)
+    for name in [name for name in os.environ if name.startswith("ADSTOOL_")]:
+        monkeypatch.delenv(name)
+
+    def call(*words: str | Path, cwd: Path) -> tuple[int, Any]:
+        monkeypatch.chdir(cwd)
+        capsys.readouterr()
+        with pytest.raises(SystemExit) as ended:
+            main(["--json", *map(str, words)])
+        said = capsys.readouterr()
+        (line,) = said.out.splitlines()
+        code = ended.value.code
+        assert isinstance(code, int)
+        check_output([str(word) for word in words], said.out, code)
+        return code, json.loads(line)
+
+    yield call
+    log.handlers, log.propagate = before[0], before[1]
+    log.setLevel(before[2])
