@@ -15,6 +15,7 @@ PICTURES_SHOWN = 60_000  # in a training of default length
 PROJECTION_SHOWN = 200_000  # with frozen towers a picture costs next to nothing
 SCRATCH_RATE, TUNING_RATE = 1e-3, 1e-4  # learning rates of towers
 PROJECTION_RATE = 1e-3
+KINDS: dict[Any, str] = {int: "whole number", float: "number", str: "text"}
 
 
 @dataclass(frozen=True)
@@ -50,8 +51,8 @@ class ClipTrainOptions:
                 values[key] = hints[key](value)
             except (TypeError, ValueError):
                 raise UsageError(
-                    f"--set {key}={value} is not a {hints[key].__name__}.",
-                    f"Give a {hints[key].__name__}, such as --set {key}={getattr(cls, key)!r}.",
+                    f"--set {key}={value} is not a {KINDS[hints[key]]}.",
+                    f"Give a {KINDS[hints[key]]}, such as --set {key}={getattr(cls, key)}",
                 ) from None
         options = cls(**values)
         options.check()

@@ -126,8 +126,8 @@ def test_what_cannot_be_trained_is_said(shop: Shop, tmp_path: Path) -> None:
     with pytest.raises(DataError, match="both a picture file and a text"):
         train_clip(shop.ws, shop.settings, shop.con, tmp_path / "run")
     for overrides, message in (
-        ({"learningrate": 1}, "no option 'learningrate'"),
-        ({"epochs": "many"}, "is not a int"),
+        ({"learningrate": 1}, "no 'learningrate' to set"),
+        ({"epochs": "many"}, "is not a whole number"),
         ({"preset": "huge"}, "no CLIP preset"),
         ({"init": "clip@r7"}, "no CLIP 'clip@r7'"),
     ):

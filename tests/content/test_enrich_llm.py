@@ -310,7 +310,7 @@ def test_a_run_cut_off_goes_on_where_it_stopped(shop: Shop, how: signal.Signals)
 @pytest.mark.parametrize(
     ("words", "code", "said"),
     [
-        (("--with", "magic"), 2, "clip or llm"),
+        (("--with", "magic"), 2, "Use one of: clip, llm"),
         (("chairs",), 2, "ads, pins, all"),
         (("--retry-rejected",), 2, "--with llm"),
         (("--relevance",), 2, "--with llm"),

@@ -128,5 +128,6 @@ def test_matured_clicks_are_those_of_which_all_is_known(clicks: Clicks) -> None:
 
 
 def test_an_unknown_method_is_a_usage_error(clicks: Clicks) -> None:
-    with pytest.raises(UsageError, match="es-dfm"):
+    with pytest.raises(UsageError, match="--delay guess") as caught:
         observe(clicks, CUT, "guess", WAIT, HORIZON)
+    assert "es-dfm" in caught.value.hint

@@ -113,7 +113,7 @@ def test_another_process_is_waited_for_then_named(ws: Workspace) -> None:
         assert holder.stdout is not None
         assert holder.stdout.readline() == b"open\n"
         with (
-            pytest.raises(WorkspaceLocked, match="in use by another process"),
+            pytest.raises(WorkspaceLocked, match=f"in use by process {holder.pid}"),
             open_warehouse(ws, settings(lock_wait_seconds=0.3)),
         ):
             pass
