@@ -42,9 +42,9 @@ def simulate(
         Path | None,
         option(
             Group.MARKET,
-            "A toml file with a [[formats]] entry to try.",
+            "A toml file with a [[formats]] entry to try, or the name of one in adstool.toml.",
             "--format",
-            metavar="FILE",
+            metavar="FILE|NAME",
             default="those of the settings",
         ),
     ] = None,

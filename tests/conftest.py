@@ -62,6 +62,13 @@ def demo_copy(demo: Path, tmp_path: Path) -> Path:
     return Path(shutil.copytree(demo, tmp_path / "shop"))
 
 
+@pytest.fixture
+def demo_named(demo: Path, tmp_path: Path) -> Path:
+    """A folder with a finished demo of one's own in its `demo`, as `adstool demo` leaves it."""
+    shutil.copytree(demo, tmp_path / "demo")
+    return tmp_path
+
+
 @pytest.fixture(scope="session")
 def shop(tmp_path_factory: pytest.TempPathFactory) -> Workspace:
     """A small workspace with models and index; do not change it, copy it."""

@@ -7,6 +7,5 @@ from pathlib import Path
 from tutorial import follow
 
 
-def test_the_first_hour(demo_copy: Path, demo_made: tuple[Path, str]) -> None:
-    demo_copy.rename(demo_copy.parent / "demo")
-    follow("TUTORIAL.md", demo_copy.parent, {"adstool demo": demo_made[1]})
+def test_the_first_hour(demo_named: Path, demo_made: tuple[Path, str]) -> None:
+    follow("TUTORIAL.md", demo_named, {"adstool demo": demo_made[1]})

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 import pytest
@@ -119,5 +120,8 @@ def test_every_tutorial_is_followed_by_a_test() -> None:
     tests = Path(__file__).parent
     followed = "".join(path.read_text() for path in tests.glob("test_tutorial_*.py"))
     for path in FOLDER.glob("*.md"):
-        if any(step.command for step in steps(path.read_text(encoding="utf-8"))):
+        text = path.read_text(encoding="utf-8")
+        if any(step.command for step in steps(text)):
             assert f'follow("{path.name}"' in followed, path.name
+        for link in re.findall(r"\]\((?!https?:)([^)#]+)\)", text):
+            assert (FOLDER / link).exists(), f"{path.name}: {link}"

@@ -102,17 +102,30 @@ def _overlaid(ws: Workspace, path: Path) -> Settings:
     return load_settings(ws.config, flags)
 
 
-def read_format(path: Path) -> Format:
-    """The one [[formats]] entry of a file. Raises AdstoolError when it holds another number of them."""
+def read_format(path: Path, settings: Settings) -> Format:
+    """The one [[formats]] entry of a file, or one of the settings beside the first, which is the page's own.
+
+    Raises AdstoolError when the file holds another number of them.
+    """
+    named = {form.name: form for form in settings.formats[1:]}
+    if not path.is_file() and str(path) in named:
+        return _sound(named[str(path)], str(path))
     if not path.is_file():
-        raise UsageError(f"There is no file {path}.", "Name a toml file with a [[formats]] entry.")
+        raise UsageError(
+            f"There is no file {path}, and no format of that name in adstool.toml.",
+            f"Name a toml file with a [[formats]] entry, or one of: {', '.join(named) or 'none yet'}.",
+        )
     formats = load_settings(path, environment={}).formats
     if len(formats) != 1 or formats == (Format(),):
         raise AdstoolError(f"{path} holds no single format.", "Give it one [[formats]] entry with a name.")
-    form = formats[0]
+    return _sound(formats[0], str(path))
+
+
+def _sound(form: Format, where: str) -> Format:
+    """The format; raises AdstoolError for numbers that no page can have."""
     if form.slots < 1 or min(form.size, form.lift, form.hide_lift) <= 0 or form.rule not in ("", *RULES):
         raise AdstoolError(
-            f"{path}: '{form.name}' has slots = {form.slots}, size = {form.size}, lift = {form.lift}, "
+            f"{where}: '{form.name}' has slots = {form.slots}, size = {form.size}, lift = {form.lift}, "
             f"hide_lift = {form.hide_lift}, rule = '{form.rule}'.",
             f"Slots of 1 or more, the others above 0, and a rule of {', '.join(RULES)} or none.",
         )
@@ -129,6 +142,6 @@ def read_arms(ws: Workspace, settings: Settings, names: str, form: Path | None) 
     if not arms or len(arms) != len(listed):
         raise UsageError(f"--arms {names!r} names no arm, or one twice.", "For example --arms current,dual.")
     if form is not None:
-        new = read_format(form)
+        new = read_format(form, settings)
         arms.append(dataclasses.replace(arms[0], name=f"{arms[0].name}+{new.name}", new=new))
     return arms

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import math
 import shutil
 from pathlib import Path
@@ -47,6 +48,15 @@ def test_arms_over_days_of_the_demo(demo_copy: Path, tmp_path: Path) -> None:
         assert sum(row["spend"] for row in rows) == pytest.approx(arms[name]["spend"])
     assert found["about"]["outcomes"].startswith("true rates")
     assert found["about"]["repeated"]
+    # A format of the settings goes by its name; the first is the page's own.
+    settings = load_settings(Workspace(demo_copy).config)
+    standard, kept = settings.formats[0], load_settings(form).formats[0]
+    named = dataclasses.replace(settings, formats=(standard, kept))
+    arm = read_arms(Workspace(demo_copy), named, "current", Path("spotlight"))[1]
+    assert (arm.name, arm.new) == ("current+spotlight", kept)
+    with pytest.raises(UsageError, match="no format of that name") as unknown:
+        read_arms(Workspace(demo_copy), named, "current", Path("standard"))
+    assert "spotlight" in unknown.value.hint
     # Kept for the report.
     assert read_json(demo_copy / "reports" / "simulation.json")["arms"].keys() == arms.keys()
 
