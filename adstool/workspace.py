@@ -243,7 +243,7 @@ def read_json(path: Path) -> Any:
     """The JSON in a file of the workspace; raises AdstoolError naming the file when it is damaged."""
     try:
         return json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise AdstoolError(f"{path} cannot be read: {error}", "Train or build it again.") from None
 
 

@@ -52,6 +52,7 @@ def test_an_unknown_key_names_the_nearest_known_one(tmp_path: Path, text: str, n
         load_settings(write(tmp_path, text), None, {})
     assert named in caught.value.hint
     assert "adstool.toml" in caught.value.message
+    assert len(caught.value.message) < 1000
 
 
 @pytest.mark.parametrize(
@@ -68,6 +69,13 @@ def test_an_unknown_key_names_the_nearest_known_one(tmp_path: Path, text: str, n
         '[[actions]]\nname = "x"\n[[actions]]\nname = "x"\n',
         "funnel = 3\n",
         "this is not toml",
+        "[auction]\nreserve = nan\n",
+        "[auction]\nreserve = 1" + "0" * 400 + "\n",
+        "[funnel]\nslate = 1" + "0" * 5000 + "\n",
+        "[features]\nhalf_life_days = [1.0, inf]\n",
+        "actions = [3]\n",
+        "[funnel]\nslate = " + "[" * 5000 + "\n",
+        "[funnel]\nslate = '" + "z" * 100_000 + "'\n",
     ],
 )
 def test_a_wrong_value_is_one_clear_error(tmp_path: Path, text: str) -> None:

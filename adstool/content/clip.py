@@ -216,12 +216,12 @@ def load_folder(folder: Path) -> ClipModel:
     try:
         with _QuietOpenClip():
             model, _, preprocess = open_clip.create_model_and_transforms(f"local-dir:{folder}")
-    except (RuntimeError, ValueError, OSError) as error:
+        context = int(config["model_cfg"]["text_cfg"].get("context_length", 77))
+        return ClipModel(model, preprocess, load_tokenizer(folder, context))
+    except Exception as error:  # configs and weights are wrong in many ways; all need the same answer
         raise AdstoolError(
-            f"The CLIP in {folder} cannot be loaded: {error}", "Train it again: adstool train clip"
+            f"The CLIP in {folder} cannot be loaded: {_reason(error)}", "Train it again: adstool train clip"
         ) from None
-    context = int(config["model_cfg"]["text_cfg"].get("context_length", 77))
-    return ClipModel(model, preprocess, load_tokenizer(folder, context))
 
 
 def _load_named(source: ClipSource) -> ClipModel:
@@ -251,15 +251,19 @@ def _load_named(source: ClipSource) -> ClipModel:
         return ClipModel(model, preprocess, open_clip.get_tokenizer(source.name))
     except Exception as error:  # downloads and checkpoints fail in many ways; all need the same answer
         what = "cannot be loaded" if is_file else "cannot be fetched"
-        reason = (str(error).strip().splitlines() or [type(error).__name__])[0].split("Last error: ")[-1][
-            :300
-        ]
+        reason = _reason(error)
         raise AdstoolError(
             f"The weights '{source.pretrained}' of {source.name} {what}: {reason}",
             "Check that the checkpoint belongs to the model."
             if is_file
             else "Fetch the file where there is a network and give it: --pretrained FILE.",
         ) from None
+
+
+def _reason(error: Exception) -> str:
+    """What an error says, in one line of some length; a key error says but the key."""
+    said = (str(error).strip().splitlines() or [""])[0].split("Last error: ")[-1][:300]
+    return said if said and not isinstance(error, LookupError) else f"{type(error).__name__} {said}".strip()
 
 
 class _QuietOpenClip:

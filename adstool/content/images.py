@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import os
 import re
+import stat
 import warnings
 from io import BytesIO
 from pathlib import Path
@@ -51,9 +52,11 @@ def resolve_image(image: str, folder: Path | None) -> Path:
 def read_image(path: Path) -> bytes:
     """The bytes of a picture file. Raises ImageProblem when it is missing, empty or too large."""
     try:
-        size = path.stat().st_size
-        if size > MAX_BYTES:
-            raise ImageProblem(f"is {size / 2**20:.0f} MiB, more than {MAX_BYTES / 2**20:.0f}")
+        status = path.stat()
+        if not stat.S_ISREG(status.st_mode):  # a pipe would be waited for, /dev/zero has no end
+            raise ImageProblem("is no file")
+        if status.st_size > MAX_BYTES:
+            raise ImageProblem(f"is {status.st_size / 2**20:.0f} MiB, more than {MAX_BYTES / 2**20:.0f}")
         content = path.read_bytes()
     except FileNotFoundError:
         raise ImageProblem("is missing") from None

@@ -36,9 +36,12 @@ def evaluate_off_policy(
     warnings: list[str] = []
     fitted = request.propensity is None or not np.isfinite(columns["propensity"]).any()
     propensity = _fitted(request, columns, warnings) if fitted else columns["propensity"]
-    log = LoggedActions(
-        columns["reward"], propensity, columns["target"], columns.get("q_hat"), columns.get("q_target")
-    )
+    try:
+        log = LoggedActions(
+            columns["reward"], propensity, columns["target"], columns.get("q_hat"), columns.get("q_target")
+        )
+    except DataError as error:
+        raise DataError(f"{request.log}: {error.message}", error.hint) from None
     behind = columns[request.user] if request.user else columns[request.slate] if request.slate else None
     rows = np.arange(len(log.reward))
     users = Resampler(rows if behind is None else behind, settings.bootstrap, seed)

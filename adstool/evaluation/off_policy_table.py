@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from adstool.errors import DataError, UsageError
+from adstool.ingestion.inputs import literal
 from adstool.training.flat_table import quoted
 from adstool.warehouse import load_sql
 
@@ -68,7 +69,7 @@ def read_log(request: OffPolicyRequest) -> dict[str, Array]:
     source = _scan(request.log)
     con = duckdb.connect()
     try:
-        path = {"path": str(request.log)}
+        path = {"path": literal(request.log)}
         present = [row[0] for row in con.execute(f"describe select * from {source}", path).fetchall()]
         absent = [name for name in (*request.numbers.values(), *request.values) if name not in present]
         if absent:
@@ -76,12 +77,12 @@ def read_log(request: OffPolicyRequest) -> dict[str, Array]:
                 f"{request.log} has no column {', '.join(map(repr, absent))}.",
                 f"It has: {', '.join(present)}.",
             )
-        parts = [
-            f"try_cast({quoted(column)} as double) as n_{name}" for name, column in request.numbers.items()
-        ]
+        numbers = {name: f"try_cast({quoted(column)} as double)" for name, column in request.numbers.items()}
+        parts = [f"{number} as n_{name}" for name, number in numbers.items()]
+        # Not n_{name}, for a column of the file may have that name.
         parts += [
-            f"{quoted(column)} is not null and n_{name} is null as bad_{name}"
-            for name, column in request.numbers.items()
+            f"{quoted(request.numbers[name])} is not null and {number} is null as bad_{name}"
+            for name, number in numbers.items()
         ]
         parts += [f"{quoted(name)} as v_{place}" for place, name in enumerate(request.values)]
         sql = load_sql("evaluation_ope_log").format(columns=", ".join(parts), source=source)
@@ -126,11 +127,11 @@ def _scan(path: Path) -> str:
         raise DataError(f"There is no file {path}.", "Give a csv, parquet or jsonl file.")
     name = path.name.lower().removesuffix(".gz").removesuffix(".zst")
     if name.endswith((".parquet", ".pq")):
-        return "read_parquet($path)"
+        return "read_parquet($path, hive_partitioning = false)"
     if name.endswith((".jsonl", ".ndjson", ".json")):
-        return "read_json($path)"
+        return "read_json($path, hive_partitioning = false)"
     if name.endswith((".csv", ".tsv", ".txt")):
-        return "read_csv($path, sample_size = -1)"
+        return "read_csv($path, sample_size = -1, hive_partitioning = false)"
     raise DataError(
         f"{path} is no csv, parquet or jsonl file, by its name.", "Name it .csv, .parquet or .jsonl."
     )

@@ -53,7 +53,7 @@ class Input:
     @property
     def pattern(self) -> str:
         """The path with DuckDB's wildcards made literal."""
-        return "".join(f"[{mark}]" if mark in "*?[" else mark for mark in str(self.path))
+        return literal(self.path)
 
     @contextmanager
     def open(self) -> Iterator[IO[bytes]]:
@@ -78,6 +78,11 @@ class Dialect:
 
 class RowsDisagree(Exception):
     """DuckDB and we count different numbers of records in a file, so its row numbers are no line numbers."""
+
+
+def literal(path: Path) -> str:
+    """A path as DuckDB's functions take it, its own wildcards standing for themselves."""
+    return "".join(f"[{mark}]" if mark in "*?[" else mark for mark in str(path))
 
 
 def damaged(name: str, error: BaseException) -> DataError:
@@ -106,11 +111,12 @@ def find_inputs(paths: Sequence[str], table: str | None, kind: str | None, spool
     found: list[Input] = []
     for text in paths:
         path = Path(text)
-        if text == STDIN or (path.exists() and not path.is_file() and not path.is_dir()):
+        # Of os.path, for which a name too long to exist does not: that of pathlib raises.
+        if text == STDIN or (os.path.exists(path) and not os.path.isfile(path) and not os.path.isdir(path)):
             found.append(_spooled(text, table, kind, spool))
-        elif path.is_dir():
+        elif os.path.isdir(path):
             found += _folder(path, table, kind)
-        elif path.is_file():
+        elif os.path.isfile(path):
             found.append(recognise(path, table or _required_table(path), kind))
         else:
             raise DataError(f"{text} does not exist.", "Check the path; nothing was loaded.")

@@ -74,8 +74,6 @@ def load(con: duckdb.DuckDBPyConnection, job: Job) -> Counts:
     """
     checksum = Checksum(job.source, job.context)
     checksum.start()
-    if job.source.table in FLAT_TABLES:
-        ensure_flat(con, job.source.table, dry_run=job.dry_run)
     if not table_named(job.source.table).updates and not job.dry_run:
         known = _loaded_before(con, job, checksum)
         if known is not None:
@@ -94,6 +92,8 @@ def load(con: duckdb.DuckDBPyConnection, job: Job) -> Counts:
         except duckdb.OutOfMemoryException as error:
             raise _too_big(job, error) from None
         except (duckdb.Error, RowsDisagree) as error:
+            if "allocate" in str(error) or "out of memory" in str(error).lower():
+                raise _too_big(job, error) from None  # a commit without room has no class of its own
             checksum.fingerprint()  # a damaged stream explains the failure better than DuckDB does
             if job.source.format == "parquet" or copy is not None:
                 raise damaged(job.source.name, error) from None
@@ -134,6 +134,8 @@ def _take(
     that is the cheaper order, because most rows of most files belong there. Catalogues go through a stage.
     """
     table = table_named(job.source.table)
+    if table.name in FLAT_TABLES:  # made in the transaction: a refused file leaves no empty table
+        ensure_flat(con, table.name, dry_run=job.dry_run)
     target = f"dry_{table.name}" if job.dry_run else table.name
     names = {
         "table": table.name,

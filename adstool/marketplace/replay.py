@@ -6,16 +6,18 @@ strategy needs to know beforehand comes from the first half of the log, the fit;
 
 from __future__ import annotations
 
-import gzip
 import warnings
-from collections.abc import Callable
+import zlib
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from fractions import Fraction
+from itertools import islice
 from pathlib import Path
+from typing import IO
 
 import numpy as np
 
 from adstool.errors import DataError, UsageError, choose
+from adstool.ingestion.inputs import open_stream, physical_lines
 from adstool.marketplace.bidding import Bidder, Campaigns, Delivery
 from adstool.marketplace.pacing import Ledger
 from adstool.marketplace.strategies import STRATEGIES, Ortb, make_bidder
@@ -65,29 +67,51 @@ def read_recorded(path: Path) -> Recorded:
     Raises DataError for a file that is not of that form.
     """
     form = "A line is: click (0 or 1), market price, predicted click rate."
+    line = 0
+
+    def texts(handle: IO[bytes]) -> Iterator[str]:
+        nonlocal line
+        for line, raw in physical_lines(handle):  # noqa: B007
+            yield raw.decode()
+
+    if not path.is_file():
+        raise DataError(f"{path} is not a file.", "Name a file of recorded auctions.")
     try:
-        with warnings.catch_warnings():
+        with warnings.catch_warnings(), _opened(path) as handle:
             warnings.simplefilter("ignore")  # of an empty file, which is said below
-            table = np.loadtxt(path, delimiter=_delimiter(path), ndmin=2)
-    except (OSError, UnicodeDecodeError) as error:
-        raise DataError(f"{path} cannot be read: {error}.", "Check the path.") from error
+            table = np.loadtxt(texts(handle), delimiter=_delimiter(path), ndmin=2, comments=None)
+    except (OSError, EOFError, zlib.error) as error:
+        raise DataError(
+            f"{path} cannot be read: {error}", "Check that it is whole and what its name says."
+        ) from None
     except ValueError as error:
-        raise DataError(f"{path}: {error}", form) from error
+        raise DataError(f"{path}, line {line}: {str(error)[:200]}", form) from None
     if table.shape[0] < 2 or table.shape[1] != 3:
         raise DataError(f"{path} has {table.shape[0]} lines of {table.shape[1]} numbers.", form)
     click, price, ctr = np.ascontiguousarray(table.T)
     wrong = ~(np.isin(click, (0, 1)) & (price >= 0) & np.isfinite(price) & (ctr >= 0) & (ctr <= 1))
     if wrong.any():
-        line = int(np.argmax(wrong))
-        raise DataError(f"{path}, line {line + 1}: {' '.join(map(str, table[line]))} is no auction.", form)
+        row = int(np.argmax(wrong))
+        found = " ".join(map(str, table[row]))
+        raise DataError(f"{path}, line {_line_of(path, row)}: {found} is no auction.", form)
     return Recorded(click, price, ctr)
 
 
+def _opened(path: Path) -> IO[bytes]:
+    handle: IO[bytes] = open_stream(path, "gzip" if path.suffix == ".gz" else "none")
+    return handle
+
+
 def _delimiter(path: Path) -> str | None:
-    if not path.is_file():
-        raise DataError(f"{path} is not a file.", "Name a file of recorded auctions.")
-    with gzip.open(path, "rb") if path.suffix == ".gz" else open(path, "rb") as handle:
+    with _opened(path) as handle:
         return "," if b"," in handle.readline(1 << 16) else None
+
+
+def _line_of(path: Path, row: int) -> int:
+    """The line of a record, from 1: blank lines are none."""
+    with _opened(path) as handle:
+        records = (number for number, raw in physical_lines(handle) if raw.strip())
+        return next(islice(records, row, None))
 
 
 def budget_of(text: str, bid_on: Recorded) -> float:
@@ -95,13 +119,22 @@ def budget_of(text: str, bid_on: Recorded) -> float:
 
     Raises UsageError for anything else.
     """
+    above, mark, below = text.partition("/")
     try:
-        share = Fraction(text)
+        share = float(above) / (float(below) if mark else 1.0)
     except (ValueError, ZeroDivisionError):
-        share = Fraction(0)
-    if share <= 0:
-        raise UsageError(f"--budget {text} is no budget.", "Write a share such as 1/8, an amount, or all.")
-    return float(share) * (float(bid_on.price.sum()) if "/" in text else 1.0)
+        share = 0.0
+    if not 0 < share < float("inf"):
+        raise UsageError(
+            f"--budget {text[:80]} is no budget.", "Write a share such as 1/8, an amount, or all."
+        )
+    money = share * float(bid_on.price.sum()) if mark else share
+    if not 0 < money < float("inf"):
+        raise UsageError(
+            f"--budget {text[:80]} of these auctions is {money:g}.",
+            "Auctions need prices, and budgets an end.",
+        )
+    return money
 
 
 def fit_multiplier(fit: Recorded, share: float) -> float:

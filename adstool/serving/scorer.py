@@ -55,8 +55,8 @@ class GraphSession:
                 str(path), options, providers=["CPUExecutionProvider"]
             )
         except Exception as error:  # ONNX Runtime's exceptions have no common base but Exception
-            reason = "it is not there" if not path.is_file() else str(error)
-            raise AdstoolError(f"{path} cannot be loaded: {reason}", "Train the model again.") from None
+            reason = "it is not there" if not path.is_file() else str(error).rstrip(". \n")
+            raise AdstoolError(f"{path} cannot be loaded: {reason}.", "Train the model again.") from None
         self._inputs = [(i.name, _TYPES[i.type], i.shape) for i in self._session.get_inputs()]
         self.output = str(self._session.get_outputs()[0].name)
 

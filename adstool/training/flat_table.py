@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 
 from adstool.errors import AdstoolError, DataError
 from adstool.features.encoder import Vocabulary
+from adstool.ingestion.inputs import literal
 from adstool.progress import log
 from adstool.workspace import read_json, write_json
 
@@ -151,23 +152,32 @@ def source_of(path: Path, typed: bool = False) -> str:
         raise DataError(f"There is no file {path}.", "Give a csv or parquet file.")
     name = path.name.lower().removesuffix(".gz").removesuffix(".zst")
     if name.endswith((".parquet", ".pq")):
-        return "read_parquet($path)"
+        return "read_parquet($path, hive_partitioning = false)"
     if name.endswith((".csv", ".tsv", ".txt")):
-        return "read_csv($path, sample_size = -1)" if typed else "read_csv($path, all_varchar = true)"
+        types = "sample_size = -1" if typed else "all_varchar = true"
+        return f"read_csv($path, {types}, hive_partitioning = false)"
     raise DataError(f"{path} is neither csv nor parquet, by its name.", "Name it .csv, .csv.gz or .parquet.")
 
 
-def columns_of(con: duckdb.DuckDBPyConnection, path: Path) -> dict[str, str]:
-    """The columns of a file and their DuckDB types; raises DataError when it cannot be read."""
+@contextmanager
+def reading(path: Path) -> Iterator[None]:
+    """What DuckDB says of a file it cannot read, as DataError."""
     import duckdb
 
     try:
-        rows = con.execute(f"describe select * from {source_of(path, True)}", {"path": str(path)}).fetchall()
+        yield
     except duckdb.Error as error:
         raise DataError(
             f"{path} cannot be read: {str(error).splitlines()[0]}",
             "Check that it is whole and is what its name says.",
         ) from None
+
+
+def columns_of(con: duckdb.DuckDBPyConnection, path: Path) -> dict[str, str]:
+    """The columns of a file and their DuckDB types; raises DataError when it cannot be read."""
+    with reading(path):
+        query = f"describe select * from {source_of(path, True)}"
+        rows = con.execute(query, {"path": literal(path)}).fetchall()
     return {row[0]: row[1] for row in rows}
 
 
@@ -176,8 +186,6 @@ def load_table(con: duckdb.DuckDBPyConnection, table: str, path: Path, request: 
 
     Raises DataError for absent columns, labels other than 0 and 1, and text in a numeric column.
     """
-    import duckdb
-
     present = columns_of(con, path)
     wanted = (request.label, *request.categorical, *request.numeric)
     absent = [name for name in wanted if name not in present]
@@ -189,16 +197,12 @@ def load_table(con: duckdb.DuckDBPyConnection, table: str, path: Path, request: 
     parts = [f"coalesce(try_cast({label} as double), cast(try_cast({label} as boolean) as double)) as label"]
     parts += [f"cast({quoted(name)} as varchar) as c{i}" for i, name in enumerate(request.categorical)]
     for i, name in enumerate(request.numeric):
-        parts.append(f"try_cast({quoted(name)} as double) as n{i}")
-        parts.append(f"{quoted(name)} is not null and n{i} is null as bad{i}")
+        number = f"try_cast({quoted(name)} as double)"
+        # Not n{i}, for a column of the file may have that name.
+        parts += [f"{number} as n{i}", f"{quoted(name)} is not null and {number} is null as bad{i}"]
     body = f"select {', '.join(parts)} from {source_of(path)}"
-    try:
-        con.execute(f"create table {table} as {body}", {"path": str(path)})
-    except duckdb.Error as error:
-        raise DataError(
-            f"{path} cannot be read: {str(error).splitlines()[0]}",
-            "Check that it is whole and is what its name says.",
-        ) from None
+    with reading(path):
+        con.execute(f"create table {table} as {body}", {"path": literal(path)})
     _check(con, table, path, request)
 
 
@@ -234,7 +238,8 @@ def guess_columns(
         raise DataError(f"{path} has only the label column {label!r}.", "Give a table with features.")
     counts = ", ".join(f"approx_count_distinct({quoted(name)})" for name in names)
     query = f"select count(*), {counts} from {source_of(path, True)}"
-    row = con.execute(query, {"path": str(path)}).fetchall()[0]
+    with reading(path):
+        row = con.execute(query, {"path": literal(path)}).fetchall()[0]
     categorical, numeric, dropped = [], [], []
     for name, distinct in zip(names, row[1:], strict=True):
         kind = types[name]

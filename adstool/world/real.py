@@ -163,13 +163,20 @@ def _pictures(
     for name, item in zip(named, ids, strict=True):
         options = [root / name, root / Path(name).name] if name and "://" not in name else []
         options += [root / f"{item}{suffix}" for suffix in _PICTURES]
-        picture = next(
-            (p for p in (o.resolve() for o in options) if p.is_relative_to(root) and p.is_file()), None
-        )
+        picture = next((real for option in options if (real := _inside(option, root))), None)
         if picture is not None and taken.setdefault(picture.name, picture) != picture:
             picture = None
         found.append(picture)
     return found
+
+
+def _inside(option: Path, root: Path) -> Path | None:
+    """The picture itself, if it is a file below `root`; None for what leads elsewhere or is no path."""
+    try:
+        real = option.resolve()
+        return real if real.is_relative_to(root) and real.is_file() else None
+    except (OSError, ValueError, RuntimeError):  # a name too long, a NUL, links in a circle
+        return None
 
 
 def _folded(values: list[str], most: int, rest: str) -> tuple[Ints, tuple[str, ...]]:
@@ -205,7 +212,7 @@ def _hue(path: Path) -> int | None:
             small = (
                 np.asarray(image.convert("HSV").resize((8, 8)))[2:6, 2:6].reshape(-1, 3).astype(np.float64)
             )
-    except (OSError, ValueError):
+    except (OSError, ValueError, Image.DecompressionBombError):
         return None
     if small[:, 1].mean() < 40:
         return 0 if small[:, 2].mean() < 110 else 1

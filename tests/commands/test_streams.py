@@ -151,3 +151,13 @@ def test_what_failed_is_the_json_object_or_its_key(workspace: Path) -> None:
     assert both["ok"] is False
     assert "settings" in both["error"]["message"]
     assert cli_json("config", cwd=workspace).keys() == {"workspace", "settings"}
+
+
+def test_what_data_says_commands_no_terminal_and_a_settings_file_must_be_there(workspace: Path) -> None:
+    told = run_cli("--workspace", workspace, "ingest", workspace / "events-\x1b[31m\u202e.jsonl")
+    assert told.returncode == 1
+    assert "\\x1b[31m\\u202e" in told.stderr
+    assert "\x1b" not in told.stderr
+    gone = run_cli("--workspace", workspace, "status", env={"ADSTOOL_CONFIG": str(workspace / "gone.toml")})
+    assert gone.returncode == 2
+    assert "gone.toml" in gone.stderr

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import struct
 import zlib
 from pathlib import Path
@@ -10,7 +11,15 @@ import pytest
 from PIL import Image
 
 from adstool.content import images
-from adstool.content.images import ImageProblem, decode_image, hash_image, is_url, load_image, resolve_image
+from adstool.content.images import (
+    ImageProblem,
+    decode_image,
+    hash_image,
+    is_url,
+    load_image,
+    read_image,
+    resolve_image,
+)
 
 
 def png_header(width: int, height: int) -> bytes:
@@ -96,3 +105,10 @@ def test_urls_are_known_as_such() -> None:
     assert not is_url("/data/a.jpg")
     assert not is_url("a.jpg")
     assert not is_url("c:/pictures/a.jpg")
+
+
+def test_what_has_no_end_is_no_picture(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "pipe.png")
+    for endless in (tmp_path / "pipe.png", Path("/dev/zero"), tmp_path):
+        with pytest.raises(ImageProblem, match="is no file"):
+            read_image(endless)

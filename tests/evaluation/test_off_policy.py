@@ -204,6 +204,16 @@ def test_a_table_gives_what_direct_sums_give(tmp_path: Path, suffix: str) -> Non
     assert low < found["ips"] < high
 
 
+def test_columns_named_as_ours_and_paths_like_patterns_change_nothing(tmp_path: Path) -> None:
+    columns, _ = world(3, 400)
+    plain = evaluate_off_policy(asked(write(tmp_path / "log.csv", columns)), SETTINGS)
+    odd = tmp_path / "t=1" / "log*.csv"
+    odd.parent.mkdir()
+    write(odd.with_name("log2.csv"), {name: values[:9] for name, values in columns.items()})
+    ours = {**columns, "n_reward": np.full(400, np.nan), "n_target": np.full(400, np.nan)}
+    assert evaluate_off_policy(asked(write(odd, ours)), SETTINGS)["ips"] == plain["ips"]
+
+
 def test_a_log_without_support_or_with_damage_is_told(tmp_path: Path) -> None:
     columns, _ = world(3, 400)
     thin = {**columns, "t": np.where(np.arange(400) < 5, 1.0, 0.0)}

@@ -10,6 +10,7 @@ import os
 import random
 import re
 import shutil
+import stat
 import sys
 import threading
 from collections.abc import Callable, Iterator, Sequence
@@ -182,6 +183,8 @@ def _tree(folder: Path) -> dict[str, tuple[int, int, int]]:
     for parent, folders, names in os.walk(folder):
         for name in (*folders, *names):
             status = os.lstat(os.path.join(parent, name))
+            if stat.S_ISFIFO(status.st_mode):
+                continue
             size = 0 if name in folders else status.st_size
             found[os.path.join(parent, name)] = (
                 size,

@@ -12,8 +12,15 @@ from fuzz.harness import Violation, make_template, place_for, rng_of
 from fuzz.kinds import KINDS
 
 SEED = 8
-CASES = 100  # of all kinds, by their weights
-DEAR = {"huge": 2, "request lines": 2, "rank options": 2, "settings of rank": 1}  # of each so many
+CASES = 130  # of all kinds, by their weights
+DEAR = {
+    "huge": 1,
+    "request lines": 2,
+    "rank options": 1,
+    "settings of rank": 1,
+    "weights": 1,
+    "image paths": 2,
+}
 
 
 @pytest.fixture(scope="module")

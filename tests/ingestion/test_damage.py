@@ -223,3 +223,34 @@ def test_names_that_look_like_patterns_are_files(shop: Any, tmp_path: Path) -> N
     (tmp_path / "events-1x.jsonl").write_bytes(line(2))
     assert shop.counts(odd) == {"events": (1, 1, 0, 0)}
     assert shop.rows("select event_id, (select path from files) from events") == [("e1", str(odd))]
+
+
+def test_a_parquet_column_of_duckdbs_own_name_is_a_column(shop: Any) -> None:
+    path = shop.ws.root / "events.parquet"
+    rows = [event(n, file_row_number=9 - n, ts="soon" if n == 1 else 0) for n in range(3)]
+    pq.write_table(pa.table({key: [str(row[key]) for row in rows] for key in rows[0]}), path)
+    assert shop.counts(path) == {"events": (3, 2, 0, 1)}
+    found = rejects(shop)
+    assert list(found) == [2]
+    assert json.loads(found[2][1])["file_row_number"] == "8"
+
+
+def test_a_byte_order_mark_before_a_blank_line_is_no_row(shop: Any) -> None:
+    path = shop.ws.root / "events.jsonl"
+    path.write_bytes(b"\xef\xbb\xbf  \n" + line(1) + b"\n" + line(2))
+    assert shop.counts(path) == {"events": (2, 2, 0, 0)}
+
+
+def test_a_line_of_megabytes_is_refused_and_the_next_is_read(shop: Any, monkeypatch: Any) -> None:
+    monkeypatch.setattr("adstool.ingestion.inputs.LONGEST_LINE", 1 << 10)
+    monkeypatch.setattr("adstool.ingestion.lines.LONGEST_LINE", 1 << 10)
+    path = shop.ws.root / "events.csv"
+    good = "2026-10-01,u,ad,a,click"
+    path.write_text(f"{HEADER}\ne1,{good},q\ne2,{good},{'z' * 5000}\ne3,{good}\ne4,{good},q\n")
+    assert shop.counts(path) == {"events": (4, 2, 0, 2)}
+    assert [reason.split()[0] for reason, _ in rejects(shop).values()] == ["longer", "6"]
+
+
+def test_a_name_too_long_to_exist_does_not(shop: Any) -> None:
+    with pytest.raises(DataError, match="does not exist"):
+        shop.ingest(shop.ws.root / ("x" * 300), table="events")

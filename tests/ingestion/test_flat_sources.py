@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import gzip
 import random
 from datetime import datetime
 from pathlib import Path
@@ -114,6 +115,15 @@ def test_a_dry_run_writes_no_table(shop: Any, tmp_path: Path) -> None:
         counts = ingest(con, shop.ws, [str(path)], options).tables["criteo"]
     assert (counts.read, counts.inserted) == (5, 5)
     assert not shop.ws.warehouse.exists()
+
+
+def test_a_refused_file_leaves_no_empty_table(shop: Any, tmp_path: Path) -> None:
+    whole = write(tmp_path / "train.txt", criteo_rows(3), "\t")
+    path = tmp_path / "train.txt.gz"
+    path.write_bytes(gzip.compress(whole.read_bytes())[:-9])
+    with pytest.raises(DataError):
+        shop.ingest(path, source="criteo")
+    assert shop.rows("select count(*) from duckdb_tables() where table_name = 'criteo'") == [(0,)]
 
 
 def test_what_is_not_the_format_is_refused(shop: Any, tmp_path: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 from pathlib import Path
 
 import numpy as np
@@ -139,18 +140,24 @@ def test_what_is_no_log_and_no_budget_is_said(tmp_path: Path) -> None:
         ("0 5 0.1\n2 5 0.1\n", "line 2"),
         ("0 5 0.1\n0 5 1.5\n", "line 2"),
         ("0 five 0.1\n", "five"),
+        ("0 5 0.1\n\n\n0 5 0.1\n2 5 0.1\n", "line 5"),
+        ("\n0 5 0.1\n\n0 5 x\n", "line 4"),
         ("0 5\n1 5\n", "2 lines of 2 numbers"),
         ("", "0 lines"),
     ):
         path.write_text(text)
         with pytest.raises(DataError, match=message):
             read_recorded(path)
+    packed = tmp_path / "log.gz"
+    packed.write_bytes(gzip.compress(b"0 5 0.1\n" * 1000)[:-9])
+    with pytest.raises(DataError, match="cannot be read"):  # an EOFError would pass for Ctrl-C
+        read_recorded(packed)
     with pytest.raises(DataError, match="not a file"):
         read_recorded(tmp_path / "none.txt")
     log = made(10)
     assert budget_of("1/2", log) == log.price.sum() / 2
     assert budget_of("12.5", log) == 12.5
-    for text in ("0", "-1", "1/0", "much", "nan"):
+    for text in ("0", "-1", "1/0", "much", "nan", "1e999", "9e999999999", "1/", "9" * 400):
         with pytest.raises(UsageError, match="budget"):
             budget_of(text, log)
     with pytest.raises(UsageError, match="oracle"):
