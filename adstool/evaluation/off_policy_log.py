@@ -49,7 +49,7 @@ def evaluate_off_policy(
     support = off_policy.overlap(log, users)
     finite = np.isfinite(log.weight).all()
     result: dict[str, Any] = {
-        **dict.fromkeys((*ESTIMATORS, "slate")),
+        **dict.fromkeys((*ESTIMATORS, "slate", "switch_threshold")),
         "logged": logged.value,
         "intervals": {"logged": logged.interval},
         "ess": off_policy.effective_size(log.weight) if finite else 0.0,
