@@ -40,11 +40,8 @@ def shell(script: str, cwd: Path, **environment: str) -> subprocess.CompletedPro
     ("script", "code", "said"),
     [
         ("adstool config | head -n 1", 0, ""),
-        ("adstool config --json | head -c 20", 0, ""),
         ("adstool config nonsense 2>&1 | head -c 1", 2, ""),
         ("adstool config >&-", 0, ""),
-        ("adstool config --json >&-", 0, ""),
-        ("adstool config nonsense 2>&-", 2, ""),
         ("adstool config --json <&- >&- 2>&-", 0, ""),
         ("adstool config > /dev/full", 1, "error: Standard output cannot be written: No space left"),
         ("adstool config --json > /dev/full", 1, "error: Standard output cannot be written: No space left"),
@@ -71,11 +68,8 @@ def test_a_closed_stdout_does_not_get_a_file_of_ours(tmp_path: Path) -> None:
     assert opened.stderr == "3"
 
 
-@pytest.mark.parametrize("coding", ["ascii", "latin-1", "utf-8"])
-def test_letters_that_the_encoding_lacks_are_replaced_and_json_keeps_them(
-    workspace: Path, coding: str
-) -> None:
-    environment = {"PYTHONIOENCODING": coding, "LC_ALL": "C"}
+def test_letters_that_the_encoding_lacks_are_replaced_and_json_keeps_them(workspace: Path) -> None:
+    environment = {"PYTHONIOENCODING": "ascii", "LC_ALL": "C"}
     for words in (["init", "."], ["config"]):
         shown = subprocess.run(
             [sys.executable, "-m", "adstool", *words],
@@ -84,7 +78,7 @@ def test_letters_that_the_encoding_lacks_are_replaced_and_json_keeps_them(
             env={**os.environ, **environment},
         )
         assert shown.returncode == 0, shown.stderr
-        assert "gr" in shown.stdout.decode(coding)
+        assert "gr" in shown.stdout.decode("ascii")
     said = subprocess.run(
         [sys.executable, "-m", "adstool", "--json", "init", "."],
         cwd=workspace,
