@@ -107,7 +107,7 @@ def prepare(ws: Workspace, settings: Settings, request: FlatRequest) -> FlatExam
         partial = folder / f".partial-{os.getpid()}"
         partial.mkdir()
         try:
-            with scratch(folder, settings.warehouse.memory_limit) as con:
+            with scratch(folder, settings) as con:
                 if not request.categorical and not request.numeric:
                     categorical, numeric = guess_columns(con, request.train, request.label)
                     request = replace(request, categorical=categorical, numeric=numeric)

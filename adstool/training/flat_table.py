@@ -25,6 +25,8 @@ from adstool.workspace import read_json, write_json
 if TYPE_CHECKING:
     import duckdb
 
+    from adstool.config import Settings
+
 CHUNK = 1 << 17  # rows encoded at a time
 DISTINCT_CATEGORIES = 1000  # integers with at most this many values are taken for categories
 HEAVY_TAIL = 20.0  # numbers beyond this are taken as sign(x) ln(1 + |x|)
@@ -132,13 +134,15 @@ def quoted(name: str) -> str:
 
 
 @contextmanager
-def scratch(directory: Path, memory_limit: str) -> Iterator[duckdb.DuckDBPyConnection]:
+def scratch(directory: Path, settings: Settings) -> Iterator[duckdb.DuckDBPyConnection]:
     """A DuckDB file of our own that may spill to disk; gone afterwards."""
     import duckdb
 
+    from adstool.warehouse.memory import duckdb_limits
+
     path = directory / f"scratch-{os.getpid()}.duckdb"
     path.unlink(missing_ok=True)
-    con = duckdb.connect(str(path), config={"memory_limit": memory_limit})
+    con = duckdb.connect(str(path), config={**duckdb_limits(settings)})
     try:
         yield con
     finally:

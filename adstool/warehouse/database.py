@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import re
 import time
 from collections.abc import Iterator
@@ -14,6 +13,7 @@ import duckdb
 from adstool.config import Settings
 from adstool.device import limit_heaps
 from adstool.errors import AdstoolError, DataError, WorkspaceLocked
+from adstool.warehouse.memory import duckdb_limits
 from adstool.warehouse.queries import load_sql, migrations
 from adstool.warehouse.tables import transaction
 from adstool.workspace import Workspace
@@ -86,10 +86,8 @@ def open_memory(ws: Workspace, settings: Settings) -> Iterator[duckdb.DuckDBPyCo
 
 
 def _limits(settings: Settings) -> dict[str, str | bool | int | float | list[str]]:
-    limits = settings.warehouse
     limit_heaps()  # DuckDB makes the first threads of most verbs
-    available = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
-    return {"memory_limit": limits.memory_limit, "threads": limits.threads or available or 1}
+    return {**duckdb_limits(settings)}
 
 
 def _set_up(con: duckdb.DuckDBPyConnection) -> None:
@@ -126,7 +124,7 @@ def _explain(error: duckdb.Error, path: Path, settings: Settings) -> AdstoolErro
     if "memory" in text.lower() and "limit" in text.lower():
         return AdstoolError(
             f"warehouse.memory_limit = {settings.warehouse.memory_limit!r} is not a size: {text}",
-            "Write it like 1GB or 800MB.",
+            "Write it like 1GB or 800MB, or auto.",
         )
     return DataError(
         f"{path} cannot be opened: {text}",
