@@ -53,7 +53,7 @@ class Format:
 class WarehouseSettings:
     """How DuckDB is used."""
 
-    memory_limit: str = "auto"  # half of what the process may have, at most 1GB or 250MB a core
+    memory_limit: str = "auto"  # a quarter of what the process may have, at most 1GB or 250MB a core
     threads: int = 0  # 0: all cores, fewer where memory is short
     lock_wait_seconds: float = 30.0  # how long a second writer waits
 

@@ -25,11 +25,28 @@ shown as (
     left join request_queries as asked on asked.request_id = events.request_id and asked.ts <= events.ts
     where events.action = 'impression' and feature_items.ranked
 ),
-final as (
+requests as (
     select
-        row_number() over (order by ts, user_no, request_id, position, item_no, event_id) - 1 as example,
-        dense_rank() over (order by request_id, anonymous_user, anonymous_ts) - 1 as request,
-        * exclude (event_id, anonymous_user, anonymous_ts)
+        row_number() over (order by request_id, anonymous_user, anonymous_ts) - 1 as request,
+        request_id,
+        anonymous_user,
+        anonymous_ts
+    from (select distinct request_id, anonymous_user, anonymous_ts from shown)
+),
+-- Sorted first and numbered as they pass: a sort goes to the disk where memory is short, a window over all does not.
+ordered as (
+    select
+        requests.request,
+        shown.* exclude (event_id, anonymous_user, anonymous_ts)
     from shown
+    join requests
+        on requests.request_id is not distinct from shown.request_id
+        and requests.anonymous_user is not distinct from shown.anonymous_user
+        and requests.anonymous_ts is not distinct from shown.anonymous_ts
+    order by shown.ts, shown.user_no, shown.request_id, shown.position, shown.item_no, shown.event_id
+),
+final as (
+    select row_number() over () - 1 as example, *
+    from ordered
 )
 select * from final

@@ -20,8 +20,8 @@ CGROUPS = Path("/sys/fs/cgroup")
 def duckdb_limits(settings: Settings) -> dict[str, str | int]:
     """memory_limit and threads of a DuckDB connection.
 
-    `auto` is half of what machine, container and ulimit leave to this process, the other half being for
-    Python, torch and what is memory-mapped; at most 1 GB, or 250 MB a core. Fewer threads than cores share it
+    `auto` is a quarter of what machine, container and ulimit leave to this process, as torch and its
+    libraries alone hold half a gigabyte; at most 1 GB, or 250 MB a core. Fewer threads than cores share it
     where it is small.
     """
     chosen = settings.warehouse
@@ -30,7 +30,7 @@ def duckdb_limits(settings: Settings) -> dict[str, str | int]:
         return {"memory_limit": chosen.memory_limit, "threads": chosen.threads or cores}
     limit = max(ENOUGH, A_CORE * cores)
     if (available := available_bytes()) is not None:
-        limit = min(limit, available // 2)
+        limit = min(limit, available // 4)
     threads = chosen.threads or min(cores, max(1, limit // A_THREAD))
     return {"memory_limit": f"{max(limit // MB, 1)}MB", "threads": threads}
 

@@ -24,14 +24,14 @@ def limits(**flags: object) -> dict[str, str | int]:
     [
         (64 * GB, 2, "1000MB", 2),
         (64 * GB, 32, "8000MB", 32),
-        (1 * GB, 2, "500MB", 2),
-        (1 * GB, 32, "500MB", 5),
-        (100 * MB, 4, "50MB", 1),
+        (1 * GB, 2, "250MB", 2),
+        (2 * GB, 32, "500MB", 5),
+        (200 * MB, 4, "50MB", 1),
         (0, 4, "1MB", 1),
         (None, 4, "1000MB", 4),  # nothing is told
     ],
 )
-def test_half_of_what_there_is(
+def test_a_quarter_of_what_there_is(
     monkeypatch: pytest.MonkeyPatch, available: int | None, cores: int, limit: str, threads: int
 ) -> None:
     monkeypatch.setattr(memory, "available_bytes", lambda: available)
