@@ -139,6 +139,10 @@ def recognise(path: Path, table: str, kind: str | None = None, name: str | None 
     except OSError as error:
         raise DataError(f"{path} cannot be read: {error.strerror}.", "Check its permissions.") from None
     name = name or os.path.abspath(path)
+    if os.fsencode(name) != name.encode("utf-8", "replace"):  # DuckDB takes no other
+        raise DataError(
+            f"The name of {os.fsencode(name)!r} is not UTF-8.", "Rename it, then ingest it again."
+        )
     compression = "none"
     if magic.startswith(b"\x1f\x8b"):
         compression = "gzip"

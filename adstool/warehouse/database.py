@@ -121,7 +121,7 @@ def _connect(path: Path, settings: Settings, read_only: bool) -> duckdb.DuckDBPy
 
 def _explain(error: duckdb.Error, path: Path, settings: Settings) -> AdstoolError:
     text = str(error).splitlines()[0]
-    if "memory" in text.lower() and "limit" in text.lower():
+    if "memory" in text.lower() and isinstance(error, duckdb.ParserException):
         return AdstoolError(
             f"warehouse.memory_limit = {settings.warehouse.memory_limit!r} is not a size: {text}",
             "Write it like 1GB or 800MB, or auto.",

@@ -77,13 +77,16 @@ def place_case(rng: random.Random, place: Place) -> str:
         other = place.write("events-a.jsonl", b"{}\n") if rng.random() < 0.5 else None
         expect(other is None or other.is_file(), "no file beside it")
         said = place.run("ingest", "--table", "events", *(["--"] if rng.random() < 0.5 else []), path)
+        if "\udcff" in name:
+            refused_whole(place, said, "not UTF-8")
+            return "name that is no UTF-8"
         loaded(said, 5)
         held = place.rows("select path from files where path not like '%-0.jsonl'")
         expect(len(held) == 1, f"files: {held}")
     elif how == "device":
         said = place.run(
             "ingest",
-            rng.choice(("/dev/null", "/proc/self/mem", "/proc/self/status", "/")),
+            rng.choice(("/dev/null", "/proc/self/mem", "/proc/self/status", "/proc/self")),
             "--table",
             "events",
         )
