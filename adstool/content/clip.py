@@ -7,6 +7,7 @@ import hashlib
 import json
 import logging
 import os
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from importlib.resources import files
@@ -212,16 +213,37 @@ def load_folder(folder: Path) -> ClipModel:
     """The CLIP of a model folder, with random weights where it holds only the config. Raises AdstoolError."""
     import open_clip
 
+    from adstool.content.weights import check_weights  # needs torch
+
     config = read_json(folder / CONFIG)
+    name = f"local-dir:{folder}"
     try:
-        with _QuietOpenClip():
-            model, _, preprocess = open_clip.create_model_and_transforms(f"local-dir:{folder}")
+        _refuse_downloads(config["model_cfg"])
         context = int(config["model_cfg"]["text_cfg"].get("context_length", 77))
-        return ClipModel(model, preprocess, load_tokenizer(folder, context))
-    except Exception as error:  # configs and weights are wrong in many ways; all need the same answer
+        with _QuietOpenClip():
+            if (folder / WEIGHTS).is_file():
+
+                def build() -> torch.nn.Module:
+                    made: torch.nn.Module = open_clip.create_model(name, load_weights=False, device="meta")
+                    return made
+
+                check_weights(folder / WEIGHTS, config, build)
+            model, _, preprocess = open_clip.create_model_and_transforms(name)
+            return ClipModel(model, preprocess, load_tokenizer(folder, context))
+    except Exception as error:  # a config that is not ours fails anywhere in open_clip
         raise AdstoolError(
             f"The CLIP in {folder} cannot be loaded: {_reason(error)}", "Train it again: adstool train clip"
         ) from None
+
+
+def _refuse_downloads(config: dict[str, Any]) -> None:
+    """Raises ValueError for a config by which open_clip would fetch a part of the model from elsewhere."""
+    for tower in (config, config.get("text_cfg") or {}, config.get("vision_cfg") or {}):
+        named = [key for key in ("hf_model_name", "hf_tokenizer_name") if tower.get(key)]
+        named += ["timm_model_pretrained"] if tower.get("timm_model_pretrained") else []
+        named += ["timm_model_name"] if re.search("[:/]", str(tower.get("timm_model_name") or "")) else []
+        if named:
+            raise ValueError(f"its {named[0]} asks for something that is not in the folder")
 
 
 def _load_named(source: ClipSource) -> ClipModel:

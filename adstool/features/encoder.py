@@ -20,6 +20,7 @@ from adstool.features.spec import Column, FeatureSpec, prefix_depth
 from adstool.features.users import UserTable
 from adstool.workspace import read_json, write_json, write_table
 
+MAX_VOCABULARY_BYTES = 4 * 2**30  # a few hundred million ids
 HOURS = [str(hour) for hour in range(24)]
 WEEKDAYS = [str(day) for day in range(7)]  # Monday is 0
 
@@ -197,8 +198,13 @@ class FeatureEncoder:
         try:
             spec = FeatureSpec.from_json(document["spec"])
             numeric = document["numeric"]
+            buckets = int(document["unknown_buckets"])
+            if buckets < 1:
+                raise ValueError("it has no bucket for unknown values")
             vocabularies = {
-                c.name: Vocabulary(_values(directory, c.name), int(document["unknown_buckets"]))
+                c.name: Vocabulary(
+                    _values(directory, c.name, document["cardinalities"][c.name] - buckets - 1), buckets
+                )
                 for c in spec.categoricals
             }
             mean = np.asarray([entry["mean"] for entry in numeric])
@@ -206,7 +212,7 @@ class FeatureEncoder:
             encoder = cls(spec, vocabularies, document["priors"], mean, std, int(document["content_dim"]))
             encoder.digest = feature_digest(directory)
             return encoder
-        except (KeyError, TypeError, ValueError, OSError, pa.ArrowInvalid) as error:
+        except (KeyError, TypeError, ValueError, AttributeError, OSError, pa.ArrowException) as error:
             raise AdstoolError(f"{path} cannot be used: {error}", "Train the model again.") from None
 
 
@@ -227,8 +233,14 @@ def item_values(items: ItemTable, name: str) -> pa.Array:
     return items.keys if name == "item_id" else items.column(name)
 
 
-def _values(directory: Path, name: str) -> pa.Array:
-    column = pq.read_table(directory / "vocabularies" / f"{name}.parquet").column("value").combine_chunks()
+def _values(directory: Path, name: str, rows: int) -> pa.Array:
+    """The values of a vocabulary; raises ValueError when its file is not of so many rows, or swollen."""
+    with pq.ParquetFile(directory / "vocabularies" / f"{name}.parquet") as file:
+        about = file.metadata  # says what it would unpack to before it is unpacked
+        unpacked = sum(about.row_group(group).total_byte_size for group in range(about.num_row_groups))
+        if about.num_rows != rows or unpacked > MAX_VOCABULARY_BYTES:
+            raise ValueError(f"the vocabulary {name} has {about.num_rows:,} rows of {unpacked:,} bytes")
+        column = file.read(["value"]).column("value").combine_chunks()
     return pc.cast(column, pa.string())
 
 

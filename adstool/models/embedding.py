@@ -55,7 +55,7 @@ class FieldEmbedding(nn.Module):
         self.unknown_buckets = spec.unknown_buckets
         sizes = torch.tensor(spec.cardinalities, dtype=torch.int64)
         offsets = torch.cumsum(sizes, 0) - sizes
-        self.rows = int(sizes.sum())
+        self.rows = sum(spec.cardinalities)
         self.register_buffer("offsets", offsets, persistent=False)
         self.register_buffer("identifying", sizes > 4 * max(spec.unknown_buckets, 1), persistent=False)
         self.history_fields = [

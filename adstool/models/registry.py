@@ -11,6 +11,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import nn
 
+from adstool.content.weights import check_weights
 from adstool.errors import AdstoolError
 from adstool.models.cold import Cold, ColdConfig
 from adstool.models.conversion import ConversionConfig, ConversionModel
@@ -65,16 +66,22 @@ def load_model(run_dir: Path) -> nn.Module:
     Raises AdstoolError when the folder's config or weights are missing, damaged or do not fit each other.
     """
     document = read_json(run_dir / CONFIG)
-    if document.get("kind") not in KINDS:
+    kind = document.get("kind") if isinstance(document, dict) else None
+    if not isinstance(kind, str) or kind not in KINDS:
         raise AdstoolError(
-            f"{run_dir / CONFIG} names the model kind {document.get('kind')!r}; known: {', '.join(KINDS)}.",
+            f"{run_dir / CONFIG} names the model kind {kind!r}; known: {', '.join(KINDS)}.",
             "Train it again with this version.",
         )
-    model = build_model(document["kind"], document["config"])
     try:
+        config = document["config"]
+        check_weights(run_dir / WEIGHTS, config, lambda: build_model(kind, config))
+        model = build_model(kind, config)
         model.load_state_dict(load_file(run_dir / WEIGHTS))
-    except (OSError, SafetensorError, RuntimeError) as error:
+    except (OSError, SafetensorError) as error:
         raise AdstoolError(f"{run_dir / WEIGHTS} cannot be loaded: {error}", "Train it again.") from None
+    except Exception as error:  # a config that is not ours fails anywhere in the model's constructor
+        reason = f"{type(error).__name__}: {error}"
+        raise AdstoolError(f"The model in {run_dir} cannot be built: {reason}", "Train it again.") from None
     return model.eval()
 
 

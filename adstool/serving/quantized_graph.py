@@ -29,6 +29,7 @@ from onnxruntime.quantization import (
 
 from adstool.errors import AdstoolError
 from adstool.serving.equalize import equalize
+from adstool.serving.graph_check import check_graph
 from adstool.serving.rows import LEVELS, quantize_rows, quantize_rows_to_4_bits
 from adstool.workspace import whole_file
 
@@ -64,8 +65,9 @@ def quantize_graph(source: Path, target: Path, recipe: Recipe, samples: Feeds = 
     samples: what ranges of static layers, and of layers made alike, are taken from.
     Raises AdstoolError when `source` is no graph.
     """
+    check_graph(source)
     try:
-        model = onnx.load(str(source))
+        model = onnx.load(str(source), load_external_data=False)
     except Exception as error:  # protobuf's errors have no common base but Exception
         raise AdstoolError(f"{source} cannot be read: {error}", "Train the model again.") from None
     tables, skipped = ([], {}) if recipe.tables == "float32" else _quantize_tables(model, recipe.tables)

@@ -14,6 +14,7 @@ from adstool.errors import AdstoolError
 from adstool.features.encoder import FeatureEncoder, feature_digest
 from adstool.features.engagements import NOTHING, SHARED_INPUTS, SequenceNeeds
 from adstool.progress import log
+from adstool.serving.graph_check import check_graph
 from adstool.training.calibration import GROUPS, Calibration
 from adstool.training.calibration import NAME as CALIBRATION
 from adstool.workspace import read_json
@@ -50,14 +51,15 @@ class GraphSession:
         options.intra_op_num_threads = threads
         options.inter_op_num_threads = 1
         options.log_severity_level = 3
+        check_graph(path)
         try:
             self._session = onnxruntime.InferenceSession(
                 str(path), options, providers=["CPUExecutionProvider"]
             )
+            self._inputs = [(i.name, _TYPES[i.type], i.shape) for i in self._session.get_inputs()]
         except Exception as error:  # ONNX Runtime's exceptions have no common base but Exception
-            reason = "it is not there" if not path.is_file() else str(error).rstrip(". \n")
+            reason = str(error).rstrip(". \n")
             raise AdstoolError(f"{path} cannot be loaded: {reason}.", "Train the model again.") from None
-        self._inputs = [(i.name, _TYPES[i.type], i.shape) for i in self._session.get_inputs()]
         self.output = str(self._session.get_outputs()[0].name)
 
     @property
