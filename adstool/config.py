@@ -10,7 +10,7 @@ from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any, get_type_hints
 
-from adstool.config_services import EnrichmentSettings, LlmSettings, ServeSettings
+from adstool.config_services import EnrichmentSettings, LlmSettings, ServeSettings, refuse_secret
 from adstool.documents import read_toml
 from adstool.errors import AdstoolError, choose, quoted
 
@@ -311,6 +311,7 @@ def _set(
     if key not in hints:
         known = [f"{section}.{name}" for name in hints]
         raise _unknown(dotted, known, where)
+    refuse_secret(dotted, value, where)
     values[section][key] = _convert(dotted, value, hints[key], where)
     origins[dotted] = where
 

@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
+from typing import Any
+
+from adstool.errors import AdstoolError
 
 
 @dataclass(frozen=True)
@@ -58,3 +62,16 @@ class ServeSettings:
     max_log_rows: int = (
         4_000_000  # candidates that may wait for the warehouse; beyond it the oldest are dropped
     )
+
+
+def refuse_secret(dotted: str, value: Any, where: str) -> None:
+    """Raises AdstoolError, which does not repeat it, for what looks like a secret where its name belongs."""
+    if dotted.endswith("_env") and value and not re.fullmatch(r"[A-Za-z_][A-Za-z0-9_]{0,63}", str(value)):
+        raise AdstoolError(
+            f"{where}: {dotted} must be the name of an environment variable.",
+            f'Put the secret into a variable and name it: {dotted.partition(".")[2]} = "MY_SECRET".',
+        )
+    if dotted.endswith("_url") and "@" in str(value).partition("?")[0]:
+        raise AdstoolError(
+            f"{where}: {dotted} holds a user or password.", "Name the key's variable in llm.api_key_env."
+        )

@@ -38,6 +38,12 @@ from adstool.server.searching import IMAGE_TYPES, MAX_IMAGE_BYTES, Query, Search
 OPEN = "/healthz"  # asks for no token: whoever restarts a dead server needs none
 WAY_MS = 20.0  # from here to the caller, on a busy machine; at most 5 % of a deadline
 LAG_TICK = 0.01  # seconds
+# Of every answer: a browser takes it for what it says it is, keeps it nowhere and runs nothing in it.
+GUARDS = (
+    (b"x-content-type-options", b"nosniff"),
+    (b"cache-control", b"no-store"),
+    (b"content-security-policy", b"default-src 'none'; frame-ancestors 'none'"),
+)
 DISCONNECTED = 499  # nobody is there to read the answer; nginx's number
 
 
@@ -188,6 +194,7 @@ class _Gate:
             nonlocal status
             if message["type"] == "http.response.start":
                 status = message["status"]
+                message["headers"] = [*message.get("headers", ()), *GUARDS]
             await send(message)
 
         self._meters.in_flight.inc()
