@@ -208,5 +208,5 @@ def test_behind_a_relu_the_layer_before_takes_the_factors(tmp_path: Path) -> Non
 
 def test_a_damaged_graph_is_named(tmp_path: Path) -> None:
     (tmp_path / "m.onnx").write_bytes(b"\xff\xff\xff")
-    with pytest.raises(AdstoolError, match=r"m\.onnx cannot be read"):
+    with pytest.raises(AdstoolError, match=r"m\.onnx cannot be loaded"):
         quantize_graph(tmp_path / "m.onnx", tmp_path / "q.onnx", RECIPES["dynamic"])
