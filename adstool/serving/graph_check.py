@@ -35,7 +35,7 @@ def check_graph(path: Path) -> None:
             raise ValueError(f"it has {size:,} bytes")
         _check_model(np.memmap(path, np.uint8, "r").data)
     except FileNotFoundError:
-        raise AdstoolError(f"{path} cannot be loaded: it is not there", "Train the model again.") from None
+        raise AdstoolError(f"{path} cannot be loaded: it is not there.", "Train the model again.") from None
     except (ValueError, OSError) as error:
         raise AdstoolError(f"{path} cannot be loaded: {error}.", "Train the model again.") from None
 
