@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 from collections.abc import Iterable
 
 
@@ -60,3 +61,42 @@ def quoted(value: object, most: int = 80) -> str:
     """A value from outside as a message quotes it: its repr, cut where that is long."""
     text = repr(value[: most + 1] if isinstance(value, str | bytes | list) else value)
     return text if len(text) <= most else f"{text[:most]}..."
+
+
+# What an operating system says of a disk that takes no more and of a file that may not be touched. Libraries
+# pass the words on in errors of their own, without the number.
+_NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG) if hasattr(errno, "EDQUOT") else (errno.ENOSPC,)
+_NO_ROOM_WORDS = ("No space left on device", "Disk quota exceeded", "File too large", "not enough space")
+_NO_RIGHT = (errno.EACCES, errno.EPERM, errno.EROFS)
+_NO_RIGHT_WORDS = ("Permission denied", "Read-only file system", "Operation not permitted")
+
+
+def refused_by_disk(error: BaseException) -> AdstoolError | None:
+    """The message for a disk that is full or forbids, whoever says so; None when it is not that."""
+    number = error.errno if isinstance(error, OSError) else None
+    if number in _NO_ROOM or any(word in str(error) for word in _NO_ROOM_WORDS):
+        return AdstoolError(
+            f"The disk took no more: {_said(error)}",
+            "Free some (adstool doctor says how much there is); then the same command goes on from here.",
+        )
+    if number in _NO_RIGHT or any(word in str(error) for word in _NO_RIGHT_WORDS):
+        return AdstoolError(
+            f"This account may not do that: {_said(error)}",
+            "Give it the right to write there (ls -l shows who has it), or name another workspace or file.",
+        )
+    return None
+
+
+def of_system(error: BaseException) -> AdstoolError | None:
+    """The message for what the operating system refused; None when it is not that."""
+    refused = refused_by_disk(error)
+    if refused is None and isinstance(error, OSError):
+        return AdstoolError(_said(error), "Look whether the file is there and its disk is sound; try again.")
+    return refused
+
+
+def _said(error: BaseException) -> str:
+    """What an error says, in one line, with the file that it is about."""
+    if isinstance(error, OSError) and error.strerror:
+        return f"{error.filename}: {error.strerror}" if error.filename else error.strerror
+    return (str(error).splitlines() or [type(error).__name__])[0]

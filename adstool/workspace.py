@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import shutil
 import time
 from collections.abc import Iterator, Mapping
@@ -20,6 +21,8 @@ if TYPE_CHECKING:
     import pyarrow as pa
 
 CONFIG_NAME = "adstool.toml"
+# Names under which files are written: by `whole_file` (a new warehouse has a log beside it), and by LanceDB.
+_TEMPORARY = re.compile(r"\..+\.(?P<process>\d+)\.tmp(\.wal)?|\.tmp[A-Za-z0-9]+")
 
 
 @dataclass(frozen=True)
@@ -85,6 +88,7 @@ class Workspace:
             handle.write(f"process {os.getpid()} since {datetime.now(UTC):%Y-%m-%d %H:%M:%S} UTC")
             handle.flush()
             try:
+                self._tidy()
                 yield
             finally:
                 handle.truncate(0)
@@ -99,6 +103,16 @@ class Workspace:
                 return True
             _unlock(handle.fileno())
             return False
+
+    def _tidy(self) -> None:
+        """Take away the temporary files of writers that were killed; called by the one writer there is."""
+        folders = [self.root, self.reports, self.vectors, *self.vectors.glob("*.lance/*/")]
+        found = [path for folder in folders for path in folder.glob(".*tmp*")]
+        found += [path for folder in (self.models, self.cache) for path in folder.rglob(".*.tmp")]
+        for path in found:
+            temporary = _TEMPORARY.fullmatch(path.name)
+            if temporary is not None and not alive(int(temporary["process"] or 0)):
+                path.unlink(missing_ok=True)
 
     def current_run(self, name: str) -> Path | None:
         """The run of model `name` in use, or None."""
@@ -180,7 +194,8 @@ def whole_file(path: Path) -> Iterator[Path]:
     """A temporary name beside `path` to write a file to, whole or not at all.
 
     At the end of the block what was written is synced and takes the place of `path`; on an error it is
-    taken away, and `path` stays as it was.
+    taken away, and `path` stays as it was. What a killed process leaves, the workspace's next writer
+    takes away: the name says whose it was.
     """
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
@@ -245,6 +260,19 @@ def read_json(path: Path) -> Any:
         return json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError, RecursionError) as error:
         raise AdstoolError(f"{path} cannot be read: {error}", "Train or build it again.") from None
+
+
+def alive(process: int) -> bool:
+    """Whether a process of that number runs."""
+    if process <= 0:
+        return False
+    try:
+        os.kill(process, 0)
+    except ProcessLookupError:
+        return False
+    except OSError:
+        return True  # it runs under another account
+    return True
 
 
 def _try_lock(descriptor: int) -> bool:

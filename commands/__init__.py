@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 import sys
 from importlib import import_module
 from pathlib import Path
@@ -14,7 +15,7 @@ from adstool.commands._context import Globals
 from adstool.commands._help import Verbs, explain_usage
 from adstool.commands._output import complain, describe, finish
 from adstool.commands._streams import ReaderGone, lead_nowhere, open_standard_streams, write
-from adstool.errors import AdstoolError
+from adstool.errors import AdstoolError, of_system
 
 # Verb, which is its module, too -> the heading it stands under; in the order in which data flows.
 VERBS = {
@@ -145,7 +146,20 @@ def main(arguments: list[str] | None = None) -> None:
     """Run one command and exit: 0 done, 1 failed, 2 wrong usage, 3 a gate not passed, 130 interrupted."""
     open_standard_streams()
     words = hoist_globals(list(sys.argv[1:] if arguments is None else arguments))
+    for number in (signal.SIGINT, signal.SIGTERM):
+        if signal.getsignal(number) is not signal.SIG_IGN:  # as a shell starts work in the background
+            signal.signal(number, _interrupt)
     sys.exit(_run(words))
+
+
+_interrupted = False
+
+
+def _interrupt(number: int, frame: object) -> None:
+    """Ctrl-C, or a scheduler that ends its job: both unwind, so that locks and temporary files go."""
+    global _interrupted
+    _interrupted = True
+    raise KeyboardInterrupt
 
 
 def _run(words: list[str]) -> int:
@@ -180,6 +194,10 @@ def _attempt(words: list[str], options: Globals) -> tuple[int, dict[str, Any] | 
     except ReaderGone:
         return 0, None
     except Exception as error:
+        if _interrupted:  # a library that was in the middle of something says so in words of its own
+            return _failed(options, error, "Interrupted.", "The same command goes on from here.", INTERRUPTED)
+        if explained := of_system(error):
+            return _failed(options, error, explained.message, explained.hint, explained.exit_code)
         if type(error).__module__.startswith("typer") and hasattr(error, "format_message"):
             message, hint = explain_usage(error)
             if not hint:  # no words at all were given: the message is the page that lists the verbs

@@ -128,13 +128,16 @@ def _warehouse(workspace: Workspace, settings: Settings) -> dict[str, Any]:
 
 
 def _vectors(workspace: Workspace) -> dict[str, int]:
-    """Rows by vector table; lancedb, which is slow to import, only when there are vectors."""
+    """Rows by vector table; lancedb, which is slow to import, only when there are vectors.
+
+    A kill between making a table's folder and its first version leaves no table, and so no rows.
+    """
     if not workspace.vectors.is_dir() or not any(workspace.vectors.glob("*.lance")):
         return {}
     import lancedb
 
     found = lancedb.connect(str(workspace.vectors))
-    names = sorted(path.stem for path in workspace.vectors.glob("*.lance"))
+    names = sorted({path.parents[1].stem for path in workspace.vectors.glob("*.lance/_versions/*.manifest")})
     return {name: found.open_table(name).count_rows() for name in names}
 
 

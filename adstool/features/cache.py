@@ -12,7 +12,7 @@ from typing import Any
 
 from adstool.errors import AdstoolError
 from adstool.progress import log
-from adstool.workspace import write_json
+from adstool.workspace import alive, write_json
 
 BUILT = "built.json"  # what a folder was made from; written last
 
@@ -55,12 +55,4 @@ def _build(target: Path, wanted: dict[str, Any], write: Callable[[Path], None]) 
 def _being_built(path: Path) -> bool:
     """Whether a folder is the unfinished work of a process that still runs."""
     owner = path.name.removeprefix(".building-")
-    if owner == path.name or not owner.isdigit():
-        return False
-    try:
-        os.kill(int(owner), 0)
-    except ProcessLookupError:
-        return False
-    except OSError:
-        return True  # it runs under another account
-    return True
+    return owner != path.name and owner.isdigit() and alive(int(owner))

@@ -15,10 +15,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any
 
-from adstool.errors import DataError, UsageError, choose
+from adstool.errors import AdstoolError, DataError, UsageError, choose, refused_by_disk
 from adstool.progress import log
 from adstool.warehouse.schema import TABLES
-from adstool.workspace import Workspace
+from adstool.workspace import Workspace, alive
 
 FORMATS = ("jsonl", "csv", "parquet")
 SUFFIXES = {
@@ -85,9 +85,9 @@ def literal(path: Path) -> str:
     return "".join(f"[{mark}]" if mark in "*?[" else mark for mark in str(path))
 
 
-def damaged(name: str, error: BaseException) -> DataError:
-    """The error of a file whose bytes do not make sense."""
-    return DataError(
+def damaged(name: str, error: BaseException) -> AdstoolError:
+    """The error of a file whose bytes do not make sense, unless it is the disk that refuses."""
+    return refused_by_disk(error) or DataError(
         f"{name} is damaged or incomplete: {first_line(error)}",
         "Fetch the file again; nothing of it was loaded.",
     )
@@ -240,7 +240,7 @@ def spool_folder(ws: Workspace) -> Iterator[Path]:
     """
     parent = ws.cache / "ingest"
     for old in parent.iterdir() if parent.is_dir() else ():
-        if not old.name.isdigit() or not _alive(int(old.name)):
+        if not old.name.isdigit() or not alive(int(old.name)):
             shutil.rmtree(old, ignore_errors=True)
     folder = parent / str(os.getpid())
     try:
@@ -250,16 +250,6 @@ def spool_folder(ws: Workspace) -> Iterator[Path]:
         with suppress(OSError):  # another run may be at work there
             parent.rmdir()
             ws.cache.rmdir()
-
-
-def _alive(process: int) -> bool:
-    try:
-        os.kill(process, 0)
-    except ProcessLookupError:
-        return False
-    except OSError:
-        return True
-    return True
 
 
 def physical_lines(handle: IO[bytes]) -> Iterator[tuple[int, bytes]]:

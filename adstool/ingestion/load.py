@@ -10,7 +10,7 @@ from typing import Any
 
 import duckdb
 
-from adstool.errors import AdstoolError, DataError
+from adstool.errors import AdstoolError, DataError, refused_by_disk
 from adstool.ingestion.checksum import Checksum
 from adstool.ingestion.images import resolve_images
 from adstool.ingestion.inputs import Dialect, Input, RowsDisagree, damaged, first_line
@@ -94,6 +94,8 @@ def load(con: duckdb.DuckDBPyConnection, job: Job) -> Counts:
         except (duckdb.Error, RowsDisagree) as error:
             if "allocate" in str(error) or "out of memory" in str(error).lower():
                 raise _too_big(job, error) from None  # a commit without room has no class of its own
+            if refused := refused_by_disk(error):
+                raise refused from None
             checksum.fingerprint()  # a damaged stream explains the failure better than DuckDB does
             if job.source.format == "parquet" or copy is not None:
                 raise damaged(job.source.name, error) from None

@@ -12,11 +12,11 @@ import duckdb
 
 from adstool.config import Settings
 from adstool.device import limit_heaps
-from adstool.errors import AdstoolError, DataError, WorkspaceLocked
+from adstool.errors import AdstoolError, DataError, WorkspaceLocked, refused_by_disk
 from adstool.warehouse.memory import duckdb_limits
 from adstool.warehouse.queries import load_sql, migrations
 from adstool.warehouse.tables import transaction
-from adstool.workspace import Workspace
+from adstool.workspace import Workspace, whole_file
 
 
 @contextmanager
@@ -25,14 +25,17 @@ def open_warehouse(
 ) -> Iterator[duckdb.DuckDBPyConnection]:
     """A connection to the warehouse of `ws`; closed at the end of the block.
 
-    A writable one makes the file and migrates it. A read-only one raises AdstoolError when nothing was
-    ingested yet. Another process that holds the file is waited for, then WorkspaceLocked is raised. A
-    warehouse made by a newer adstool, or a file that DuckDB cannot read, raises an error and is left alone.
+    A writable one makes the file, which appears whole, and migrates it. A read-only one raises AdstoolError
+    when nothing was ingested yet. Another process that holds the file is waited for, then WorkspaceLocked is
+    raised. A warehouse made by a newer adstool, or a file that DuckDB cannot read, raises an error and is
+    left alone.
     """
     if read_only and not ws.warehouse.is_file():
         raise AdstoolError(
             f"{ws.root} holds no data yet.", "Load some: adstool ingest FILES, or adstool sample DIR first."
         )
+    if not ws.warehouse.is_file():
+        _create(ws.warehouse, settings)
     con = _connect(ws.warehouse, settings, read_only)
     if read_only and _version(con, ws.warehouse) < migrations()[-1][0]:
         con.close()
@@ -59,6 +62,16 @@ def open_unchanged(ws: Workspace, settings: Settings) -> Iterator[duckdb.DuckDBP
         yield con
     finally:
         con.close()
+
+
+def _create(path: Path, settings: Settings) -> None:
+    """A new warehouse; DuckDB could not open one that a kill or a full disk left half written."""
+    with whole_file(path) as temporary:
+        con = _connect(temporary, settings, read_only=False)
+        try:
+            migrate(con, path)
+        finally:
+            con.close()
 
 
 def schema_version(con: duckdb.DuckDBPyConnection) -> int:
@@ -120,6 +133,8 @@ def _connect(path: Path, settings: Settings, read_only: bool) -> duckdb.DuckDBPy
 
 
 def _explain(error: duckdb.Error, path: Path, settings: Settings) -> AdstoolError:
+    if explained := refused_by_disk(error):
+        return explained
     text = str(error).splitlines()[0]
     if "memory" in text.lower() and isinstance(error, duckdb.ParserException):
         return AdstoolError(
