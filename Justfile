@@ -19,6 +19,10 @@ demo *words:
 test *words:
     {{python}} -m pytest -n 2 --dist loadfile {{words}}
 
+# the tests with the lowest or the newest versions that pyproject.toml allows: just bounds lowest -k auction
+bounds end *words:
+    {{python}} .ci/bounds {{end}} {{words}}
+
 # style, types and import layers
 check:
     {{python}} -m ruff check .

@@ -101,7 +101,7 @@ def _version(name: str) -> str | None:
 def processor() -> Iterator[Check]:
     """What computes: a GPU that torch can use, and instructions that the libraries need."""
     if platform.machine().lower() in ("x86_64", "amd64") and CPUINFO.is_file():
-        if "avx2" in CPUINFO.read_text(errors="replace").split():
+        if "avx2" in CPUINFO.read_text(encoding="utf-8", errors="replace").split():
             yield fit("instructions", "AVX2")
         else:
             yield fault(
@@ -141,7 +141,7 @@ def cores() -> Check:
 def _cpu_limit() -> float | None:
     """Cores that the cgroup grants, None where it sets no limit."""
     try:
-        quota, period = (CGROUP / "cpu.max").read_text().split()
+        quota, period = (CGROUP / "cpu.max").read_text(encoding="ascii").split()
     except (OSError, ValueError):
         return None
     return None if quota == "max" else int(quota) / int(period)
@@ -180,7 +180,7 @@ def _memory_limit() -> float | None:
     """Gigabytes that the cgroup grants, None where it sets no limit."""
     for name in ("memory.max", "memory/memory.limit_in_bytes"):
         try:
-            text = (CGROUP / name).read_text().strip()
+            text = (CGROUP / name).read_text(encoding="ascii").strip()
         except OSError:
             continue
         return int(text) / 2**30 if text.isdigit() else None

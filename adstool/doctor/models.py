@@ -42,7 +42,11 @@ def one_model(ws: Workspace, folder: Path) -> Check:
         return fault(name, "no run in use", again)
     run = ws.current_run(folder.name)
     if run is None:
-        return fault(name, f"its current run is gone: {(folder / 'current').read_text().strip()}", again)
+        return fault(
+            name,
+            f"its current run is gone: {(folder / 'current').read_text(encoding='utf-8').strip()}",
+            again,
+        )
     damage = next(damaged(run), None)
     if damage is not None:
         return fault(name, damage, again)

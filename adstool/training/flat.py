@@ -116,7 +116,7 @@ def prepare(ws: Workspace, settings: Settings, request: FlatRequest) -> FlatExam
                 if request.valid is not None:
                     load_table(con, "valid", request.valid, request)
                 _write(con, request, partial)
-            partial.rename(ready)
+            partial.replace(ready)
         except BaseException:
             shutil.rmtree(partial, ignore_errors=True)
             raise
