@@ -10,7 +10,7 @@ final as (
     select
         scanned.row,
         scanned.row + 1 as line,
-        left(to_json(scanned.record)::varchar, 1048576) as text,
+        left(to_json(scanned.record)::varchar, 65536) as text,
         null::varchar as problem
     from scanned
     semi join wanted_rows on wanted_rows.row = scanned.row

@@ -20,7 +20,7 @@ from adstool.warehouse import lent, load_sql
 
 BATCH = 20_000  # rows held in memory
 BATCH_BYTES = 1 << 26  # of their lines, should these be long
-LONGEST_TEXT = 1 << 20  # characters of a refused row that are kept
+LONGEST_TEXT = 1 << 16  # characters of a refused row that are kept
 TOO_LONG = f"longer than {LONGEST_LINE:,} bytes"
 FURTHEST = 1000  # lines that one quoted value may span
 LOCATED = pa.schema(

@@ -45,7 +45,8 @@ def main() -> int:
     names = [name for name in KINDS if not options.only or options.only == name]
     if not names:
         sys.exit(f"There is no kind {options.only!r}. Kinds: {', '.join(KINDS)}")
-    shop = make_shop(base) if any(KINDS[name].shop for name in names) else None
+    wanted = not options.bombs and any(KINDS[name].shop for name in names)
+    shop = make_shop(base) if wanted else None
     template = make_template(base / "template")
     total = sum(KINDS[name].weight for name in names)
     counts: dict[str, dict[str, Any]] = {}

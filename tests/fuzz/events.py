@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from adstool.ingestion.lines import LONGEST_TEXT
 from fuzz.harness import Place, Said, expect
 from fuzz.values import (
     BAD,
@@ -86,7 +87,10 @@ class Truth:
             pattern = one.reason
             expect(re.search(pattern, reason), f"line {line}: reason {reason!r} is not like {pattern!r}")
             if one.text is not None:
-                expect(text == one.text, f"line {line}: text {text!r:.200} is not {one.text!r:.200}")
+                expect(
+                    text == one.text[:LONGEST_TEXT],
+                    f"line {line}: text {text!r:.200} is not {one.text!r:.200}",
+                )
         self._check_good(place)
 
     def _check_good(self, place: Place) -> None:
