@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from adstool.errors import DataError, UsageError
+from adstool.errors import quoted as shown
 from adstool.ingestion.inputs import literal
 from adstool.training.flat_table import quoted
 from adstool.warehouse import load_sql
@@ -74,8 +75,8 @@ def read_log(request: OffPolicyRequest) -> dict[str, Array]:
         absent = [name for name in (*request.numbers.values(), *request.values) if name not in present]
         if absent:
             raise DataError(
-                f"{request.log} has no column {', '.join(map(repr, absent))}.",
-                f"It has: {', '.join(present)}.",
+                f"{request.log} has no column {', '.join(map(shown, absent))}.",
+                f"It has: {', '.join(present)[:2000]}.",
             )
         numbers = {name: f"try_cast({quoted(column)} as double)" for name, column in request.numbers.items()}
         parts = [f"{number} as n_{name}" for name, number in numbers.items()]

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from adstool.config import Settings
+from adstool.errors import AdstoolError
 from adstool.features.state import RequestContext, ServingState, microseconds
 from adstool.funnel.ann import best
 from adstool.funnel.asked import Asked
@@ -23,7 +24,7 @@ from adstool.funnel.log import FunnelLog
 from adstool.funnel.moment import Moment
 from adstool.funnel.pace import Clock, Deadline, Pace
 from adstool.funnel.quota import plan_of
-from adstool.funnel.request import Request
+from adstool.funnel.request import MAX_SLATE, Request
 from adstool.funnel.slate import Ranked, log_stages, slate_of
 from adstool.funnel.sources import sources_of
 from adstool.marketplace.auction import Cap, exposure_of_ads, run_auction
@@ -57,7 +58,15 @@ class Ranker:
         *,
         strict: bool = False,
     ) -> None:
-        """strict: a stage that fails raises; otherwise its fallback answers and the slate says so."""
+        """strict: a stage that fails raises; otherwise its fallback answers and the slate says so.
+
+        Raises AdstoolError when funnel.slate is no length of a slate.
+        """
+        if not 1 <= settings.funnel.slate <= MAX_SLATE:
+            raise AdstoolError(
+                f"funnel.slate = {settings.funnel.slate} is no whole number from 1 to {MAX_SLATE}.",
+                "Mend it in adstool.toml.",
+            )
         self.ws, self.settings, self.con, self.strict = ws, settings, con, strict
         self.log = FunnelLog()
         self._refusals, self._warnings = Refusals(), Warnings()

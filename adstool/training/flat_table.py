@@ -17,6 +17,7 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from adstool.errors import AdstoolError, DataError
+from adstool.errors import quoted as shown
 from adstool.features.encoder import Vocabulary
 from adstool.ingestion.inputs import literal
 from adstool.progress import log
@@ -195,7 +196,7 @@ def load_table(con: duckdb.DuckDBPyConnection, table: str, path: Path, request: 
     absent = [name for name in wanted if name not in present]
     if absent:
         raise DataError(
-            f"{path} has no column {', '.join(map(repr, absent))}.", f"It has: {', '.join(present)}."
+            f"{path} has no column {', '.join(map(shown, absent))}.", f"It has: {', '.join(present)[:2000]}."
         )
     label = f"cast({quoted(request.label)} as varchar)"
     parts = [f"coalesce(try_cast({label} as double), cast(try_cast({label} as boolean) as double)) as label"]

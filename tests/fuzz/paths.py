@@ -183,7 +183,7 @@ def map_case(rng: random.Random, place: Place) -> str:
         theirs = rng.choice(
             (*IDS, *KEYS, "c0", "json", "record", "problem", "$.a", "a.b", "$", "\u00fc", '"', "''")
         )
-        theirs = theirs.replace("\x00", "").strip()
+        theirs = theirs.replace("\x00", "").removeprefix("\ufeff").strip()  # at a file's start it is a mark
         if theirs and theirs not in taken.values() and (theirs not in KEYS or theirs == ours):
             taken[ours] = theirs
     form = rng.choice(("jsonl", "csv", "parquet"))
