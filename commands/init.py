@@ -13,7 +13,7 @@ from adstool.commands._help import add_verb
 from adstool.commands._options import argument
 from adstool.commands._output import emit, next_verb, say
 from adstool.commands._plan import show_plan
-from adstool.workspace import CONFIG_NAME, write_text
+from adstool.workspace import CONFIG_NAME, Workspace, write_text
 
 
 def register(app: typer.Typer) -> None:
@@ -45,7 +45,9 @@ def init(
         return
     if not existed:
         template = files("adstool").joinpath("adstool.toml").read_text(encoding="utf-8")
-        write_text(root / CONFIG_NAME, template)
+        root.mkdir(parents=True, exist_ok=True)
+        with Workspace(root).lock():  # which takes away what a killed init left
+            write_text(root / CONFIG_NAME, template)
     if emit(context, {"workspace": str(root), "created": not existed}):
         return
     say(context, f"Workspace {root}" + (" was there already." if existed else "."))

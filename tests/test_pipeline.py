@@ -3,12 +3,9 @@
 from __future__ import annotations
 
 import json
-import os
 import re
-import signal
 import subprocess
 import sys
-import time
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -141,28 +138,3 @@ def test_a_locked_workspace_is_one_clear_message(demo_copy: Path) -> None:
     finally:
         holder.kill()
         holder.wait()
-
-
-@pytest.mark.skipif(os.name == "nt", reason="kill -9 is a POSIX notion")
-def test_killed_in_the_middle_the_same_command_ends_as_if_undisturbed(demo: Path, tmp_path: Path) -> None:
-    """`demo` is killed four times on its way; what stands at the end equals the undisturbed workspace."""
-    root = tmp_path / "shop"
-    for seconds in (1.5, 6.0, 9.0, 14.0):
-        process = subprocess.Popen(
-            [sys.executable, "-m", "adstool", "demo", str(root)],
-            stdout=subprocess.DEVNULL,
-            stderr=subprocess.DEVNULL,
-        )
-        time.sleep(seconds)
-        process.send_signal(signal.SIGKILL)
-        process.wait()
-    cli_json("demo", root)
-    query = "select action, count(*) n, sum(hash(event_id))::varchar h from events group by all order by all"
-    assert cli_json("sql", query, cwd=root) == cli_json("sql", query, cwd=demo)
-    for name in ("retrieval", "lightweight", "engagement"):
-        ours, theirs = (
-            (folder / "models" / name / (folder / "models" / name / "current").read_text().strip())
-            / "model.safetensors"
-            for folder in (root, demo)
-        )
-        assert ours.read_bytes() == theirs.read_bytes(), name

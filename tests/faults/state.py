@@ -120,7 +120,10 @@ def _tables(path: Path) -> Iterator[tuple[str, str]]:
                 for name, kind in columns
                 if name not in left_out
             )
-            rows = "distinct " if table == "runs" else ""  # a stage that was done twice is noted twice
+            if table in ("funnel", "auctions"):  # slates printed before an interruption are logged, too
+                kept = "request_id"
+            # A stage that was done twice is noted twice.
+            rows = "distinct " if table in ("runs", "funnel", "auctions") else ""
             query = (
                 f"select count(*), coalesce(sum(hash(row_)), 0)::varchar"
                 f' from (select {rows}row({kept})::varchar as row_ from "{table}")'
