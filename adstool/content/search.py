@@ -24,6 +24,9 @@ if TYPE_CHECKING:
     import duckdb
 
 
+MOST_RESULTS = 100_000
+
+
 @dataclass(frozen=True)
 class Hit:
     """An item found, its title and its score: the cosine to the query, and what words of a text add."""
@@ -85,8 +88,10 @@ def search_items(
     holds is added to the cosine, among the nearest few hundred. `among` leaves only items that pass.
     Raises AdstoolError before the first `embed`, and what query_vector raises.
     """
-    if k < 1:
-        raise UsageError(f"-k {k} asks for no results.", "Give a number from 1.")
+    if not 1 <= k <= MOST_RESULTS:
+        raise UsageError(
+            f"-k {k} is no number of results from 1 to {MOST_RESULTS:,}.", "adstool search TEXT -k 10"
+        )
     vector = query_vector(ws, settings, text=text, image=image, clip=clip)
     model = require_active(ws)
     tables = {kind: VectorTable.open(ws, kind, model.slug) for kind in kinds}
