@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     import pyarrow as pa
 
 CONFIG_NAME = "adstool.toml"
-# Names under which files are written: by `whole_file` (a new warehouse has a log beside it), and by LanceDB.
+# Names under which files are written: by `whole_file` (with a log for a new warehouse), LanceDB, safetensors.
 _TEMPORARY = re.compile(r"\..+\.(?P<process>\d+)\.tmp(\.wal)?|\.tmp[A-Za-z0-9]+")
 
 
@@ -108,11 +108,12 @@ class Workspace:
         """Take away the temporary files of writers that were killed; called by the one writer there is."""
         folders = [self.root, self.reports, self.vectors, *self.vectors.glob("*.lance/*/")]
         found = [path for folder in folders for path in folder.glob(".*tmp*")]
-        found += [path for folder in (self.models, self.cache) for path in folder.rglob(".*.tmp")]
+        found += [path for folder in (self.models, self.cache) for path in folder.rglob(".*tmp*")]
         for path in found:
             temporary = _TEMPORARY.fullmatch(path.name)
-            if temporary is not None and not alive(int(temporary["process"] or 0)):
-                path.unlink(missing_ok=True)
+            if temporary is None or alive(int(temporary["process"] or 0)):
+                continue
+            shutil.rmtree(path) if path.is_dir() else path.unlink(missing_ok=True)
 
     def current_run(self, name: str) -> Path | None:
         """The run of model `name` in use, or None."""

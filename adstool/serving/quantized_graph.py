@@ -10,6 +10,7 @@ entropy. Where int8 gains nothing, in small layers, weights are only stored so.
 from __future__ import annotations
 
 import logging
+import os
 import tempfile
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
@@ -201,7 +202,8 @@ def _compute_in_int8(model: Any, chosen: dict[str, Any], folder: Path, samples: 
         if node.op_type in ("MatMul", "Gemm") and node.name not in chosen:
             # The dynamic quantizer first turns Gemm into MatMul under this second name.
             excluded += [node.name, f"{node.name}_MatMul"]
-    with tempfile.TemporaryDirectory(dir=folder, prefix=".quantize-") as scratch, _quiet():
+    owner = f".{os.getpid()}.tmp"  # by which the next writer knows it, should this one be killed
+    with tempfile.TemporaryDirectory(owner, ".quantize-", folder) as scratch, _quiet():
         before, after = Path(scratch) / "before.onnx", Path(scratch) / "after.onnx"
         onnx.save(model, str(before))
         common: dict[str, Any] = {

@@ -154,16 +154,19 @@ def test_a_writer_takes_away_what_a_killed_one_left(shop_copy: Workspace) -> Non
     for folder in gone:
         folder.mkdir(parents=True, exist_ok=True)
         (folder / ".file.json.99999999.tmp").touch()
+        (folder / ".quantize-ab.99999999.tmp").mkdir()
         ours.append(folder / f".file.json.{os.getpid()}.tmp")
         ours[-1].touch()
+    (ws.models / "engagement" / ".partial" / ".tmp0qkr53").touch()
     lance = next(ws.vectors.glob("*.lance/data"))
     (lance / ".tmpAbC123").touch()
     stranger = ws.root / ".tmp-notes"
     stranger.touch()
     with ws.lock(0.0):
         pass
-    assert not list(ws.root.rglob(".file.json.99999999.tmp"))
+    assert not list(ws.root.rglob(".*.99999999.tmp"))
     assert not (lance / ".tmpAbC123").exists()
+    assert not list(ws.models.rglob(".tmp0qkr53"))
     assert all(path.exists() for path in [*ours, stranger])  # of a process that lives, and not of ours
 
 
