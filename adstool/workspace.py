@@ -231,6 +231,22 @@ def write_arrays(path: Path, arrays: Mapping[str, np.ndarray]) -> None:
         np.savez(handle, **arrays)  # type: ignore[arg-type]
 
 
+def mapped_array(path: Path, dtype: Any, shape: tuple[int, ...]) -> np.memmap[Any, Any]:
+    """A new .npy file of zeros, memory-mapped to be filled.
+
+    Its blocks are reserved first: a full disk is then an OSError, where writing into the map would end the
+    process by SIGBUS, without a word.
+    """
+    import numpy as np
+
+    array = np.lib.format.open_memmap(path, mode="w+", dtype=dtype, shape=shape)
+    size = path.stat().st_size
+    if size and hasattr(os, "posix_fallocate"):
+        with open(path, "rb+") as handle:
+            os.posix_fallocate(handle.fileno(), 0, size)
+    return array
+
+
 def write_table(path: Path, table: pa.Table) -> None:
     """Write an Arrow table as parquet, whole or not at all."""
     import pyarrow.parquet as pq

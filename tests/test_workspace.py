@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 import time
@@ -10,7 +11,15 @@ from pathlib import Path
 import pytest
 
 from adstool.errors import AdstoolError, WorkspaceLocked
-from adstool.workspace import Workspace, find_workspace, read_json, whole_file, write_json, write_text
+from adstool.workspace import (
+    Workspace,
+    find_workspace,
+    mapped_array,
+    read_json,
+    whole_file,
+    write_json,
+    write_text,
+)
 
 
 @pytest.fixture
@@ -120,3 +129,14 @@ def test_a_file_whose_writing_fails_stays_as_it_was_and_leaves_nothing_beside_it
         _write_half(temporary)
     assert path.read_bytes() == b"first"
     assert list(tmp_path.iterdir()) == [path]
+
+
+@pytest.mark.skipif(not hasattr(os, "posix_fallocate"), reason="blocks cannot be reserved here")
+def test_a_mapped_array_that_the_disk_does_not_take_is_an_error_and_no_death(tmp_path: Path) -> None:
+    array = mapped_array(tmp_path / "a.npy", "float32", (3, 2))
+    assert (array == 0).all()
+    array[1] = 5
+    assert mapped_array(tmp_path / "none.npy", "int8", (0,)).shape == (0,)
+    assert (tmp_path / "a.npy").stat().st_blocks * 512 >= array.nbytes
+    with pytest.raises(OSError, match=r"too large|No space|Cannot allocate|Invalid"):
+        mapped_array(tmp_path / "b.npy", "float32", (1 << 50,))

@@ -21,7 +21,7 @@ from adstool.content.images import ImageProblem, is_url, load_image
 from adstool.errors import DataError
 from adstool.progress import log, track
 from adstool.warehouse import load_sql
-from adstool.workspace import Workspace, read_json, write_json
+from adstool.workspace import Workspace, mapped_array, read_json, write_json
 
 if TYPE_CHECKING:
     import duckdb
@@ -175,9 +175,7 @@ def _decode_all(pairs: Sequence[Pair], shaper: Shaper, folder: Path) -> None:
     shutil.rmtree(folder.parent, ignore_errors=True)  # caches of an earlier catalogue
     partial = folder.with_name(f".{folder.name}.{os.getpid()}")
     partial.mkdir(parents=True)
-    pictures = np.lib.format.open_memmap(
-        partial / "pictures.npy", mode="w+", dtype=np.uint8, shape=(len(pairs), 3, *shaper.pixels)
-    )
+    pictures = mapped_array(partial / "pictures.npy", np.uint8, (len(pairs), 3, *shaper.pixels))
     kept: list[int] = []
     problems: list[str] = []
     with ThreadPoolExecutor(max_workers=os.cpu_count()) as pool:

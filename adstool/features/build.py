@@ -25,7 +25,7 @@ from adstool.features.singles import hour_and_weekday, single_values
 from adstool.features.spec import FeatureSpec
 from adstool.progress import track
 from adstool.warehouse import load_sql
-from adstool.workspace import write_json
+from adstool.workspace import mapped_array, write_json
 
 CHUNK = 65_536
 # One row an example: name -> type of the .npy file.
@@ -64,7 +64,7 @@ class _Build:
         return list(track([slice(s, min(s + CHUNK, self.rows)) for s in starts], label, unit="chunk"))
 
     def create(self, name: str, dtype: type[np.generic], shape: tuple[int, ...]) -> np.ndarray:
-        return np.lib.format.open_memmap(self.directory / f"{name}.npy", mode="w+", dtype=dtype, shape=shape)
+        return mapped_array(self.directory / f"{name}.npy", dtype, shape)
 
 
 def materialise(

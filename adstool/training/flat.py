@@ -11,7 +11,6 @@ from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
-from numpy.lib.format import open_memmap
 from numpy.typing import NDArray
 
 from adstool.config import Action, Settings
@@ -32,7 +31,7 @@ from adstool.training.flat_table import (
     scratch,
 )
 from adstool.training.options import TrainOptions, TrainResult, make_plan
-from adstool.workspace import Workspace, read_json, write_json
+from adstool.workspace import Workspace, mapped_array, read_json, write_json
 
 VALID_SHARE = 0.1  # of the training rows, when no validation file is given
 
@@ -139,7 +138,7 @@ def _write(con: Any, request: FlatRequest, folder: Path) -> None:
     shapes = {"categorical": len(encoder.vocabularies), "numeric": len(encoder.scales), "labels": 1}
     kinds = {"categorical": np.int32, "numeric": np.float32, "labels": np.float32}
     arrays = {
-        name: open_memmap(folder / f"{name}.npy", "w+", dtype=kinds[name], shape=(total, width))
+        name: mapped_array(folder / f"{name}.npy", kinds[name], (total, width))
         for name, width in shapes.items()
     }
     place = {"train": 0, "valid": rows["train"], "test": rows["train"] + rows["valid"]}
