@@ -66,7 +66,13 @@ def quoted(value: object, most: int = 80) -> str:
 # What an operating system says of a disk that takes no more and of a file that may not be touched. Libraries
 # pass the words on in errors of their own, without the number.
 _NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG) if hasattr(errno, "EDQUOT") else (errno.ENOSPC,)
-_NO_ROOM_WORDS = ("No space left on device", "Disk quota exceeded", "File too large", "not enough space")
+_NO_ROOM_WORDS = (
+    "No space left on device",
+    "Disk quota exceeded",
+    "File too large",
+    "not enough space",
+    "requested and",  # of numpy: so many numbers requested and fewer written
+)
 _NO_RIGHT = (errno.EACCES, errno.EPERM, errno.EROFS)
 _NO_RIGHT_WORDS = ("Permission denied", "Read-only file system", "Operation not permitted")
 

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from adstool.errors import AdstoolError, WorkspaceLocked
+from adstool.errors import AdstoolError, WorkspaceLocked, refused_by_disk
 from adstool.workspace import (
     Workspace,
     find_workspace,
@@ -140,3 +140,11 @@ def test_a_mapped_array_that_the_disk_does_not_take_is_an_error_and_no_death(tmp
     assert (tmp_path / "a.npy").stat().st_blocks * 512 >= array.nbytes
     with pytest.raises(OSError, match=r"too large|No space|Cannot allocate|Invalid"):
         mapped_array(tmp_path / "b.npy", "float32", (1 << 50,))
+
+
+@pytest.mark.parametrize("words", ["7680 requested and 4064 written", "IO Error: No space left on device"])
+def test_a_full_disk_is_known_by_whatever_words(words: str) -> None:
+    refused = refused_by_disk(OSError(words))
+    assert refused is not None
+    assert refused.message.startswith(f"The disk took no more: {words}")
+    assert refused_by_disk(ValueError("no such column")) is None
