@@ -16,6 +16,7 @@ from content.interest_logs import CATEGORIES, START, add_events, brute_force, ch
 from support import cli_json, run_cli
 
 from adstool.config import Action, Settings
+from adstool.content import interests
 from adstool.content.interest_kinds import semantic_prefixes
 from adstool.content.interest_views import user_interests
 from adstool.content.interests import load_catalogue, refresh, snapshot, stale
@@ -166,6 +167,18 @@ def test_adding_up_what_is_new_equals_adding_up_everything(
     whole = build(con, Settings(), tmp_path, full=True)
     assert whole.recomputed == whole.users == 9
     same(incremental, stored(con))
+
+
+def test_parts_of_the_users_together_are_the_whole(
+    con: duckdb.DuckDBPyConnection, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def made() -> list[tuple[Any, ...]]:
+        refresh(con, Settings(), load_catalogue(Workspace(tmp_path), Settings(), con), full=True)
+        return stored(con)
+
+    whole = made()
+    monkeypatch.setattr(interests, "PART_ROWS", 40)
+    same(made(), whole)
 
 
 def test_what_is_up_to_date_is_left_alone(con: duckdb.DuckDBPyConnection, tmp_path: Path) -> None:
