@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shlex
 import time
 import urllib.request
 from collections.abc import Callable, Iterator, Sequence
@@ -27,7 +28,7 @@ VERBS: dict[str, str] = {
     "ingest": "ingest {world}",
     "rejects": "rejects",
     "status": "status",
-    "sql": "sql select(count(*))from(events)",
+    "sql": "sql 'select count(*) from events'",
     "embed": "embed all",
     "search": "search lamp",
     "enrich": "enrich --with clip",
@@ -72,7 +73,7 @@ def measure_verbs(folder: Path, names: Sequence[str] = tuple(VERBS)) -> Iterator
             if name == "serve" and os.name == "nt":
                 log.info("serve is not measured on Windows: another process cannot ask it to stop.")
                 continue
-            words = [word.format(**places) for word in VERBS[name].split()]
+            words = [word.format(**places) for word in shlex.split(VERBS[name])]
             meanwhile = _ask if name == "serve" else None
             spent = spend(("--workspace", shop, "--json", *words), meanwhile=meanwhile)
             log.info("%s: %.1f s", name, spent.seconds)

@@ -9,7 +9,7 @@ from dataclasses import asdict
 from typing import Any
 
 from adstool.evaluation.charts import Series, line_chart, number
-from adstool.evaluation.page import Html, figure, grid, section, table
+from adstool.evaluation.page import Html, figure, grid, paragraph, section, table
 from adstool.growth import Measured, exponent, pairs
 from adstool.workspace import Workspace, read_json
 
@@ -44,7 +44,7 @@ def growth_figures(measured: Sequence[Measured]) -> Html:
     for title, verbs in GROUPS.items():
         charts += [
             _chart(f"{title}: seconds", measured, verbs, "seconds"),
-            _chart(f"{title}: peak memory", measured, verbs, "peak_mb"),
+            _chart(f"{title}: peak MB", measured, verbs, "peak_mb"),
         ]
     rows = [_row(before, one) for before, one in pairs(measured)]
     columns = ("verb", ">events", ">seconds", ">CPU seconds", ">peak MB", ">rows/s",
@@ -55,7 +55,9 @@ def growth_figures(measured: Sequence[Measured]) -> Html:
         "Worlds of ten times the size through the whole funnel, each verb a process of its own. Users, ads "
         "and pins grow with the log as in the sample world. An exponent is that of the cost from the size "
         "before to this one: 1 is linear, less shows what does not grow, such as loading libraries.",
-        Html(grid(charts, pairs=True) + table(columns, rows)),
+        grid(charts, pairs=True),
+        paragraph("Rows are events, for embed, train semantic and index items, for rank requests.", "note"),
+        table(columns, rows),
     )
 
 
@@ -83,14 +85,18 @@ def _chart(title: str, measured: Sequence[Measured], verbs: Sequence[str], of: s
     places = [y for line in lines for _, y in line.points]
     if len(sizes) < 2:
         return Html("")
-    x_marks = [(math.log10(size), f"{size:,}") for size in sorted(sizes)]
-    unit = "s" if of == "seconds" else "MB"
-    drawn = line_chart(title, lines, "events", unit, x_marks, _decades(min(places), max(places)))
+    x_marks = [(math.log10(size), f"{size / 1000:,.0f}k") for size in sorted(sizes)]
+    drawn = line_chart(title, lines, "events", "", x_marks, _marks(min(places), max(places)))
     return figure(drawn, title=title)
 
 
-def _decades(low: float, high: float) -> list[tuple[float, str]]:
-    """Marks at 1, 2 and 5 of every power of ten between two logarithms."""
-    powers = range(math.floor(low), math.ceil(high) + 1)
-    values = [step * 10.0**power for power in powers for step in (1, 2, 5)]
-    return [(math.log10(value), f"{value:,g}") for value in values if low <= math.log10(value) <= high]
+def _marks(low: float, high: float) -> list[tuple[float, str]]:
+    """Round numbers between two logarithms, coarse ones where two of them fit."""
+    found: list[float] = []
+    for steps in ((1, 2, 5), range(1, 10), [tenth / 10 for tenth in range(10, 100, 2)]):
+        powers = range(math.floor(low), math.ceil(high) + 1)
+        values = [step * 10.0**power for power in powers for step in steps]
+        found = [value for value in values if low <= math.log10(value) <= high]
+        if len(found) >= 2:
+            break
+    return [(math.log10(value), f"{value:,.4g}" if value < 1000 else f"{value:,.0f}") for value in found]
