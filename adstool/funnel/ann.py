@@ -75,12 +75,31 @@ class ExactIndex:
         self.vectors = vectors
 
     def search(self, query: np.ndarray, k: int, allowed: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """See VectorIndex."""
+        """See VectorIndex. query: [d], or [d, m] for the largest of the products with m queries."""
         rows = np.flatnonzero(allowed)
-        products = self.vectors @ query if len(rows) * 2 > len(allowed) else None
-        scores = products[rows] if products is not None else self.vectors[rows] @ query
+        whole = len(rows) * 2 > len(allowed)
+        products = (self.vectors if whole else self.vectors[rows]) @ query
+        if products.ndim == 2:
+            products = products.max(axis=1)
+        scores = products[rows] if whole else products
         chosen = best(scores, k)
         return rows[chosen], scores[chosen]
+
+
+def search_any(
+    index: VectorIndex, queries: np.ndarray, k: int, allowed: np.ndarray
+) -> tuple[np.ndarray, np.ndarray]:
+    """The at most k allowed positions with the largest product with any query of [m, d], m > 0: positions
+    and products as of `search`."""
+    if isinstance(index, ExactIndex):  # all vectors pass once, not once a query
+        return index.search(queries.T, k, allowed)
+    found = [index.search(query, k, allowed) for query in queries]
+    positions = np.concatenate([positions for positions, _ in found])
+    scores = np.concatenate([scores for _, scores in found])
+    order = np.lexsort((positions, -scores))
+    _, first = np.unique(positions[order], return_index=True)
+    kept = order[np.sort(first)][:k]
+    return positions[kept], scores[kept]
 
 
 class LanceIndex:

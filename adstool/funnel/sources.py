@@ -11,7 +11,7 @@ from typing import Protocol
 import numpy as np
 
 from adstool.features.state import ServingState
-from adstool.funnel.ann import VectorIndex, best
+from adstool.funnel.ann import VectorIndex, best, search_any
 from adstool.funnel.asked import DAY, FRESH_DAYS, Asked, Found, Source, newness
 from adstool.funnel.exploration import exploration
 from adstool.funnel.orders import first_allowed
@@ -43,15 +43,10 @@ def clip(asked: Asked, depth: int) -> Found:
     rows = asked.state.last_engaged(asked.ctx, NEIGHBOURS_OF)
     content = np.asarray(asked.state.items.content[rows], dtype=np.float32)
     content = content[np.abs(content).max(axis=1) > 0] if len(content) else content
-    found = [asked.clip.search(vector, depth, asked.eligible) for vector in content]
-    if not found:
+    if not len(content):
         return Found.nothing()
-    positions = np.concatenate([p for p, _ in found])
-    scores = np.concatenate([s for _, s in found])
-    order = np.lexsort((positions, -scores))
-    _, first = np.unique(positions[order], return_index=True)
-    kept = order[np.sort(first)]
-    kept = kept[scores[kept] > 0][:depth]  # an item without a vector has product 0
+    positions, scores = search_any(asked.clip, content, depth, asked.eligible)
+    kept = scores > 0  # an item without a vector has product 0
     return Found(positions[kept], scores[kept])
 
 

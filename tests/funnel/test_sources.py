@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from adstool.config import Action, Settings
 from adstool.funnel import ann
-from adstool.funnel.ann import AnnChoice, ExactIndex, best, build_ann, open_ann
+from adstool.funnel.ann import AnnChoice, ExactIndex, best, build_ann, open_ann, search_any
 from adstool.funnel.asked import Found
 from adstool.funnel.candidates import FILLER, merge
 from adstool.funnel.ivf import IvfIndex
@@ -42,6 +42,26 @@ def test_exact_search_finds_the_largest_allowed_products(n: int, k: int, seed: i
     wanted = sorted((i for i in range(n) if allowed[i]), key=lambda i: -products[i])[:k]
     assert scores == pytest.approx([products[i] for i in wanted], abs=1e-5)
     assert set(positions.tolist()) <= set(np.flatnonzero(allowed).tolist())
+
+
+@given(st.integers(1, 40), st.integers(1, 5), st.integers(0, 50), st.integers(0, 1000))
+def test_the_nearest_to_any_of_several_have_the_largest_product_with_one(
+    n: int, m: int, k: int, seed: int
+) -> None:
+    random = np.random.default_rng(seed)
+    vectors, queries = (random.normal(size=(rows, 4)).astype(np.float32) for rows in (n, m))
+    allowed = random.random(n) < random.choice([0.2, 0.8])
+
+    class OneByOne:
+        search = ExactIndex(vectors).search
+
+    largest = (vectors @ queries.T).max(axis=1)
+    wanted = sorted((i for i in range(n) if allowed[i]), key=lambda i: -largest[i])[:k]
+    for index in (ExactIndex(vectors), OneByOne()):
+        positions, scores = search_any(index, queries, k, allowed)
+        assert scores == pytest.approx(largest[wanted], abs=1e-5)
+        assert len(set(positions.tolist())) == len(positions)
+        assert scores == pytest.approx(largest[positions], abs=1e-5)
 
 
 def test_a_large_corpus_is_searched_by_clusters(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
