@@ -75,7 +75,7 @@ def test_processes_are_measured_and_finished_sizes_are_kept(tmp_path: Path) -> N
     assert 2_000 < found[0].events < 4_500 < found[2].events < 12_000
     assert not list((tmp_path / "work").iterdir())
     if sys.platform == "linux":
-        assert all(50 < (one.peak_mb or 0) < 2_000 and (one.cpu_seconds or 0) > 0.2 for one in found)
+        assert all((one.peak_mb or 0) > 30 and (one.cpu_seconds or 0) > 0.1 for one in found)
 
 
 def test_a_verb_that_fails_is_named_with_what_it_said(tmp_path: Path) -> None:

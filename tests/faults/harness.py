@@ -204,6 +204,7 @@ class Verbs:
         if limits.powerless:
             _drop_power()
         if not self.forked:
+            signal.signal(signal.SIGINT, signal.SIG_DFL)  # a shell's background jobs are born deaf to it
             os.execv(sys.executable, [sys.executable, "-m", "adstool", *words])
         from adstool.commands import main
 

@@ -90,7 +90,7 @@ def _environment(folder: Path, proxy: str) -> dict[str, str]:
     homes |= {name: str(folder / "tmp") for name in ("TMPDIR", "TMP", "TEMP")}
     proxies = {f"{scheme}_proxy": proxy for scheme in ("http", "https", "all")}
     proxies |= {name.upper(): value for name, value in proxies.items()}
-    left_out = ("XDG_", "HF_", "TORCH_", "ADSTOOL_", "NO_PROXY", "no_proxy")
+    left_out = ("XDG_", "HF_", "TORCH", "ADSTOOL_", "NO_PROXY", "no_proxy")
     kept = {name: value for name, value in os.environ.items() if not name.startswith(left_out)}
     return {**kept, **homes, **proxies, "PYTHONDONTWRITEBYTECODE": "1", "PYTHONUTF8": "1"}
 
