@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -42,9 +41,7 @@ def open_workspace(
     """The workspace and its settings, with `flags` ("section.key": value, None left out) on top."""
     options = globals_of(context)
     workspace = find_workspace(options.workspace)
-    named = options.config or (
-        Path(os.environ["ADSTOOL_CONFIG"]) if os.environ.get("ADSTOOL_CONFIG") else None
-    )
+    named = options.config  # typer reads ADSTOOL_CONFIG where the option is not given
     if named is not None and not named.is_file():
         raise UsageError(f"The settings {named} are no file.", "Mend --config or ADSTOOL_CONFIG.")
     given = {key: value for key, value in (flags or {}).items() if value is not None}

@@ -75,7 +75,11 @@ def test_processes_are_measured_and_finished_sizes_are_kept(tmp_path: Path) -> N
     assert 2_000 < found[0].events < 4_500 < found[2].events < 12_000
     assert not list((tmp_path / "work").iterdir())
     if sys.platform == "linux":
-        assert all((one.peak_mb or 0) > 30 and (one.cpu_seconds or 0) > 0.1 for one in found)
+        import resource
+
+        # A child's peak counts from its parent's, and a worker of the tests may be large.
+        most = max(2_000, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024 / 1e6 + 1)
+        assert all(50 < (one.peak_mb or 0) < most and (one.cpu_seconds or 0) > 0.2 for one in found)
 
 
 def test_a_verb_that_fails_is_named_with_what_it_said(tmp_path: Path) -> None:

@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from adstool.doctor.finding import Check, fault, fit, odd
-from adstool.workspace import Workspace
+from adstool.workspace import Workspace, alive
 
 LEAST_DISK_GB = 2.0
 LEAST_INODES = 10_000
@@ -110,12 +110,4 @@ def leftovers(ws: Workspace) -> Check:
 def _orphan(path: Path) -> bool:
     """Whether the process that wrote this temporary file, .NAME.PID.tmp, is gone."""
     pid = path.name.split(".")[-2]
-    if not pid.isdigit() or os.name == "nt":  # there os.kill ends what it asks about
-        return False
-    try:
-        os.kill(int(pid), 0)
-    except ProcessLookupError:
-        return True
-    except OSError:
-        return False
-    return False
+    return pid.isdigit() and not alive(int(pid))

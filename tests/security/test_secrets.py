@@ -60,8 +60,10 @@ def test_no_output_log_or_traceback_holds_a_key(tmp_path: Path) -> None:
     assert not [path for path in kept if KEY.encode() in path.read_bytes()]
 
 
-def test_a_server_asks_for_its_token_and_answers_nothing_that_a_page_could_run(shop: Workspace) -> None:
-    words = ["--workspace", str(shop.root), "serve", "--port", "0", "--token-env", "SHOP_TOKEN"]
+def test_a_server_asks_for_its_token_and_answers_nothing_that_a_page_could_run(
+    shop_copy: Workspace,
+) -> None:
+    words = ["--workspace", str(shop_copy.root), "serve", "--port", "0", "--token-env", "SHOP_TOKEN"]
     process = subprocess.Popen(
         [sys.executable, "-m", "adstool", *words],
         stderr=subprocess.PIPE,

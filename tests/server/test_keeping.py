@@ -37,10 +37,7 @@ def test_the_oldest_go_beyond_the_limit_and_the_rest_is_written(
     keeping.stop()
     assert keeping.pending == 0
     with open_warehouse(shop_copy, settings, read_only=True) as con:
-        logged = con.execute(
-            "select request_id, count(*) from funnel where request_id in ('r0', 'r1', 'r2', 'r3', 'r4')"
-            " group by 1 order by 1"
-        ).fetchall()
+        logged = con.execute("select request_id, count(*) from funnel group by 1 order by 1").fetchall()
     assert logged == [(f"r{number}", rows[number]) for number in (2, 3, 4)]
     assert meters.registry.get_sample_value("adstool_log_rows_dropped_total") == sum(rows[:2])
     assert meters.registry.get_sample_value("adstool_log_rows_written_total") == limit

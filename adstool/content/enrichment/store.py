@@ -95,8 +95,8 @@ class EnrichmentStore:
             }
             for row in rows
         ]
-        rows = pa.Table.from_pylist(listed, schema=_COLUMNS)
-        with lent(self._con, enrichment_rows=rows), transaction(self._con):
+        table = pa.Table.from_pylist(listed, schema=_COLUMNS)
+        with lent(self._con, enrichment_rows=table), transaction(self._con):
             self._con.execute(load_sql("enrichment_replace"))
             self._con.execute("insert into enrichments by name select * from enrichment_rows")
 
