@@ -55,7 +55,8 @@ class Planned:
 
 def stage_reason(ws: Workspace, settings: Settings, con: duckdb.DuckDBPyConnection, stage: str) -> str | None:
     """Why a stage of the pipeline must be done, "" when it need not be, None for what is no stage."""
-    from adstool.pipeline import BY_NAME, Job, stale_stages
+    from adstool.pipeline import stale_stages
+    from adstool.stages import BY_NAME, Job
 
     if stage not in BY_NAME:
         return None
@@ -207,7 +208,8 @@ def plan_report(
 
 def plan_demo(root: Path, config: Path | None) -> Planned:
     """The stages that the demo in `root` would do: all of them unless its warehouse is there."""
-    from adstool.pipeline import STAGES, Job, stale_stages
+    from adstool.pipeline import stale_stages
+    from adstool.stages import STAGES, Job
     from adstool.warehouse import open_warehouse
 
     ws = Workspace(root)

@@ -149,6 +149,8 @@ class Workspace:
         partial.mkdir(parents=True, exist_ok=True)
         yield partial
         run = self.next_run(name)
+        if self.current_run(name) is None:
+            self.set_current(name, run.name)  # before: a kill in between leaves no run that is not in use
         os.replace(partial, run)
         self.set_current(name, run.name)
 

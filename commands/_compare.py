@@ -23,7 +23,7 @@ def run_compare(context: typer.Context, first: str, second: str) -> None:
     workspace.require_run("engagement", "train engagement")
     with (
         workspace.lock(settings.warehouse.lock_wait_seconds),
-        open_warehouse(workspace, settings) as connection,
+        open_warehouse(workspace, settings, read_only=True) as connection,
     ):
         result = compare(Evaluation(workspace, settings, connection), first, second)
     if not emit(context, result):

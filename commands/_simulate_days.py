@@ -45,7 +45,7 @@ def simulate_market(
         return
     with (
         workspace.lock(settings.warehouse.lock_wait_seconds),
-        open_warehouse(workspace, settings) as connection,
+        open_warehouse(workspace, settings, read_only=True) as connection,
     ):
         result = simulate(
             workspace,

@@ -51,17 +51,15 @@ def calibrate(
         plan = partial(plan_after_training, workspace, settings, model=model, run=run, verb="calibrate")
         plan_of_warehouse(context, workspace, settings, plan)
         return
-    from adstool.pipeline import Job, record
+    from adstool.pipeline import record
     from adstool.training.calibration import calibrate_run
-    from adstool.warehouse import open_warehouse
 
     started = datetime.now(UTC)
     with workspace.lock(settings.warehouse.lock_wait_seconds):
         run = workspace.require_run(model, MADE_BY.get(model, f"train {model}"))
         result = calibrate_run(run)
         if model == "engagement":
-            with open_warehouse(workspace, settings) as con:
-                record(Job(workspace, settings, con), "calibrate", result, started)
+            record(workspace, settings, "calibrate", result, started)
     payload = {"model": model, "run_id": run.name, **result}
     if emit(context, payload):
         return

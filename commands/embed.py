@@ -105,18 +105,19 @@ def embed(
         return
     from adstool.content.embedding import embed_items
     from adstool.distributed.embedding import ray_engine
-    from adstool.pipeline import Job, record
+    from adstool.pipeline import record
     from adstool.warehouse import open_warehouse
 
     chosen = ray_engine(workers) if engine == "ray" else None
     another = (model is not None or pretrained is not None) and not _same_model(ws, settings, usual)
     remembered = settings if another or precision else usual
     started = datetime.now(UTC)
-    with ws.lock(settings.warehouse.lock_wait_seconds), open_warehouse(ws, settings) as con:
-        done = embed_items(ws, settings, con, KINDS[what], images=images, engine=chosen)
+    with ws.lock(settings.warehouse.lock_wait_seconds):
+        with open_warehouse(ws, settings, read_only=True) as con:
+            done = embed_items(ws, settings, con, KINDS[what], images=images, engine=chosen)
         if what == "all":
             # `run` then knows that this stage is done with the data as they are.
-            record(Job(ws, remembered, con), "embed", done.to_json(), started)
+            record(ws, remembered, "embed", done.to_json(), started)
     if not emit(context, done.to_json()):
         _show(context, done)
         if another:

@@ -125,7 +125,7 @@ def _stages(context: typer.Context, stage: str, gate: Path | None, write: bool, 
     from adstool.evaluation.evaluate import evaluate as run_evaluation
     from adstool.evaluation.evaluate import select
     from adstool.evaluation.gate import check_gate, read_gate
-    from adstool.pipeline import Job, record
+    from adstool.pipeline import record
     from adstool.warehouse import open_warehouse
 
     select([stage])
@@ -138,13 +138,11 @@ def _stages(context: typer.Context, stage: str, gate: Path | None, write: bool, 
         show_plan(context, plan_evaluate(workspace, stage, write))
         return
     started = datetime.now(UTC)
-    with (
-        workspace.lock(settings.warehouse.lock_wait_seconds),
-        open_warehouse(workspace, settings) as connection,
-    ):
-        results = run_evaluation(workspace, settings, connection, [stage])
+    with workspace.lock(settings.warehouse.lock_wait_seconds):
+        with open_warehouse(workspace, settings, read_only=True) as connection:
+            results = run_evaluation(workspace, settings, connection, [stage])
         if stage == "all" and not results["skipped"]:
-            record(Job(workspace, settings, connection), "evaluate", results, started)
+            record(workspace, settings, "evaluate", results, started)
     if write:
         _utility.write_chosen(workspace, settings, results["utility"])
     failed = [check.sentence() for check in check_gate(limits, results) if not check.passed]

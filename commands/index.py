@@ -49,15 +49,18 @@ def index(
         plan_of_warehouse(context, workspace, settings, lambda con: plan_index(workspace, settings, con))
         return
     from adstool.funnel.index import build_index
-    from adstool.pipeline import Job, record
+    from adstool.pipeline import record
     from adstool.warehouse import open_warehouse
 
     started = datetime.now(UTC)
-    with workspace.lock(settings.warehouse.lock_wait_seconds), open_warehouse(workspace, settings) as con:
-        with workspace.new_run("index") as run_dir:
+    with workspace.lock(settings.warehouse.lock_wait_seconds):
+        with (
+            open_warehouse(workspace, settings, read_only=True) as con,
+            workspace.new_run("index") as run_dir,
+        ):
             result = build_index(workspace, settings, con, run_dir, tuned=tune)
         # `run` then knows that this stage is done with the data as they are.
-        record(Job(workspace, settings, con), "index", result, started)
+        record(workspace, settings, "index", result, started)
     if emit(context, result):
         return
     for name, tuning in result["tuning"].items() if tune else ():

@@ -79,15 +79,15 @@ def _refresh(workspace: Any, settings: Any, full: bool) -> dict[str, Any]:
 
     from adstool.content.interests import load_catalogue
     from adstool.content.interests import refresh as bring_up
-    from adstool.pipeline import Job, record
+    from adstool.pipeline import record
     from adstool.warehouse import open_warehouse
 
     started = datetime.now(UTC)
-    with workspace.lock(settings.warehouse.lock_wait_seconds), open_warehouse(workspace, settings) as con:
-        done: dict[str, Any] = bring_up(
-            con, settings, load_catalogue(workspace, settings, con), full=full
-        ).to_json()
-        record(Job(workspace, settings, con), "interests", done, started)
+    with workspace.lock(settings.warehouse.lock_wait_seconds):
+        with open_warehouse(workspace, settings) as con:
+            catalogue = load_catalogue(workspace, settings, con)
+            done: dict[str, Any] = bring_up(con, settings, catalogue, full=full).to_json()
+        record(workspace, settings, "interests", done, started)
     return done
 
 

@@ -75,21 +75,22 @@ def quantize(
         plan = partial(plan_after_training, workspace, settings, model=model, run=run, verb="quantize")
         plan_of_warehouse(context, workspace, settings, plan)
         return
-    from adstool.pipeline import Job, record
+    from adstool.pipeline import record
     from adstool.serving.quantization import quantize_run
     from adstool.warehouse import open_warehouse
 
     started = datetime.now(UTC)
-    with workspace.lock(settings.warehouse.lock_wait_seconds), open_warehouse(workspace, settings) as con:
+    with workspace.lock(settings.warehouse.lock_wait_seconds):
         try:
-            result = quantize_run(workspace, settings, con, model, scheme, max_ne_loss, compare=compare)
+            with open_warehouse(workspace, settings, read_only=True) as con:
+                result = quantize_run(workspace, settings, con, model, scheme, max_ne_loss, compare=compare)
         except GateNotPassed as refused:
             if not emit(context, refused.result):
                 _show(context, refused.result)
             raise
         if model == "engagement":
             # `run` then knows that this stage is done with the model as it is.
-            record(Job(workspace, settings, con), "quantize", result, started)
+            record(workspace, settings, "quantize", result, started)
     if emit(context, result):
         return
     _show(context, result)

@@ -39,7 +39,7 @@ def report(
         raise UsageError(f"--output {output} is a folder.", "Name a file, for example report.html.")
     from adstool.errors import AdstoolError
     from adstool.evaluation.report import write_report
-    from adstool.pipeline import Job, record
+    from adstool.pipeline import record
     from adstool.warehouse import open_warehouse
 
     if not workspace.warehouse.is_file():
@@ -52,14 +52,12 @@ def report(
         )
         return
     started = datetime.now(UTC)
-    with (
-        workspace.lock(settings.warehouse.lock_wait_seconds),
-        open_warehouse(workspace, settings) as connection,
-    ):
-        path = write_report(workspace, settings, connection, output)
+    with workspace.lock(settings.warehouse.lock_wait_seconds):
+        with open_warehouse(workspace, settings, read_only=True) as connection:
+            path = write_report(workspace, settings, connection, output)
         result = {"path": str(path), "bytes": path.stat().st_size}
         if output is None:
-            record(Job(workspace, settings, connection), "report", result, started)
+            record(workspace, settings, "report", result, started)
     if emit(context, result):
         return
     say(context, f"{path}  {path.stat().st_size / 1e6:.2f} MB")

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import time
-from contextlib import nullcontext
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -15,6 +14,9 @@ from adstool.commands._options import Group, option
 from adstool.commands._output import emit, next_verb, say
 from adstool.config import Settings
 from adstool.workspace import Workspace
+
+if TYPE_CHECKING:
+    from adstool.pipeline import Done
 
 
 def register(app: typer.Typer) -> None:
@@ -68,39 +70,32 @@ def run_pipeline(
     dry_run: bool = False,
 ) -> dict[str, Any]:
     """Run the stages, telling of each as it ends; returns the JSON of the verb."""
-    from adstool.pipeline import Job, run_stages, select_stages
+    from adstool.pipeline import plan_stages, run_stages
     from adstool.run_log import logged
+    from adstool.stages import Job, select_stages
     from adstool.warehouse import open_warehouse
 
     clock = time.perf_counter()
-    stages = select_stages(start, only)
-    finished = []
-    lock = nullcontext() if dry_run else workspace.lock(settings.warehouse.lock_wait_seconds)
-    with lock, open_warehouse(workspace, settings, read_only=dry_run) as connection:
-        job = Job(workspace, settings, connection)
-        lines = nullcontext() if dry_run else logged(workspace, [stage.verb for stage in stages])
-        with lines as written:
-            require_data(job)
-            for done in run_stages(job, stages, force=bool(start or only), dry_run=dry_run):
-                finished.append(done.to_json())
-                if written is not None:
-                    written.stage(done.verb, done.state, done.reason, done.seconds)
-                say(context, f"  {done.verb:<22} {_line(done.to_json())}")
+    stages, force = select_stages(start, only), bool(start or only)
+    if dry_run:
+        with open_warehouse(workspace, settings, read_only=True) as connection:
+            finished = list(plan_stages(Job(workspace, settings, connection), stages, force=force))
+        for done in finished:
+            _tell(context, done)
+    else:
+        finished = []
+        verbs = [stage.verb for stage in stages]
+        with workspace.lock(settings.warehouse.lock_wait_seconds), logged(workspace, verbs) as written:
+            for done in run_stages(workspace, settings, stages, force=force):
+                finished.append(done)
+                written.stage(done.verb, done.state, done.reason, done.seconds)
+                _tell(context, done)
     seconds = round(time.perf_counter() - clock, 2)
-    return {"dry_run": dry_run, "stages": finished, "seconds": seconds}
+    return {"dry_run": dry_run, "stages": [done.to_json() for done in finished], "seconds": seconds}
 
 
-def require_data(job: Any) -> None:
-    """Raise AdstoolError when there is nothing to work on yet."""
-    from adstool.errors import AdstoolError
-    from adstool.pipeline import lacking
-
-    what = lacking(job.connection)
-    if what:
-        raise AdstoolError(
-            f"The warehouse of {job.workspace.root} holds no {what}.",
-            "Load some: adstool ingest FILES (or adstool sample world && adstool ingest world).",
-        )
+def _tell(context: typer.Context, done: Done) -> None:
+    say(context, f"  {done.verb:<22} {_line(done.to_json())}")
 
 
 def _line(done: dict[str, Any]) -> str:

@@ -103,7 +103,8 @@ def _last_run(last: dict[str, Any]) -> str:
 
 def _warehouse(workspace: Workspace, settings: Settings) -> dict[str, Any]:
     """Rows, orphans, rejects and stale stages; all nothing while there is no warehouse."""
-    from adstool.pipeline import Job, lacking, stale_stages
+    from adstool.pipeline import lacking, stale_stages
+    from adstool.stages import Job
     from adstool.warehouse import open_warehouse
     from adstool.warehouse import status as warehouse
     from adstool.warehouse.schema import TABLES

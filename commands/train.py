@@ -222,19 +222,20 @@ def _names(text: str) -> tuple[str, ...]:
 
 def _train_model(workspace: Workspace, settings: Settings, model: str, options: Any) -> dict[str, Any]:
     from adstool.funnel.teaching import Teacher
-    from adstool.pipeline import Job, record
+    from adstool.pipeline import record
     from adstool.serving.export import export_run
     from adstool.training.train import train_model
     from adstool.warehouse import open_warehouse
 
     started = datetime.now(UTC)
     wait = settings.warehouse.lock_wait_seconds
-    with workspace.lock(wait), open_warehouse(workspace, settings) as con:
-        if model == "lightweight":
-            options = replace(options, teach=Teacher(workspace, settings, con))
-        result = train_model(workspace, settings, con, model, options, export=export_run).to_json()
+    with workspace.lock(wait):
+        with open_warehouse(workspace, settings, read_only=True) as con:
+            if model == "lightweight":
+                options = replace(options, teach=Teacher(workspace, settings, con))
+            result = train_model(workspace, settings, con, model, options, export=export_run).to_json()
         # `run` then knows that this stage is done with the data as they are.
-        record(Job(workspace, settings, con), model, result, started)
+        record(workspace, settings, model, result, started)
     return result
 
 
@@ -281,7 +282,7 @@ def _train_clip(workspace: Workspace, settings: Settings, options: Any) -> dict[
 
 def _train_semantic(workspace: Workspace, settings: Settings, options: Any) -> dict[str, Any]:
     from adstool.content.semantic_ids import train_semantic
-    from adstool.pipeline import Job, record
+    from adstool.pipeline import record
     from adstool.warehouse import open_warehouse
 
     if options.epochs is not None or options.batch_size is not None:
@@ -293,9 +294,10 @@ def _train_semantic(workspace: Workspace, settings: Settings, options: Any) -> d
     overrides = {**{key: value for key, value in given.items() if value}, **options.overrides}
     started = datetime.now(UTC)
     wait = settings.warehouse.lock_wait_seconds
-    with workspace.lock(wait), open_warehouse(workspace, settings) as con:
-        result = train_semantic(workspace, settings, con, overrides).to_json()
-        record(Job(workspace, settings, con), "semantic", result, started)
+    with workspace.lock(wait):
+        with open_warehouse(workspace, settings, read_only=True) as con:
+            result = train_semantic(workspace, settings, con, overrides).to_json()
+        record(workspace, settings, "semantic", result, started)
     return result
 
 

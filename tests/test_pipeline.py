@@ -14,7 +14,8 @@ import pytest
 from support import cli_json, run_cli
 
 from adstool.config import FeatureSettings, Settings
-from adstool.pipeline import BY_NAME, STAGES, Job, check_stage, record
+from adstool.pipeline import check_stage, record
+from adstool.stages import BY_NAME, STAGES, Job
 from adstool.warehouse import open_warehouse
 from adstool.workspace import Workspace
 
@@ -79,12 +80,12 @@ def test_what_enrich_finds_out_makes_models_stale_where_they_read_it(tmp_path: P
     stage = BY_NAME["retrieval"]
     with open_warehouse(ws, chosen) as con:
         job = Job(ws, chosen, con)
-        record(job, stage.name, {}, datetime.now(UTC))
+        record(ws, chosen, stage.name, {}, datetime.now(UTC))
         assert not check_stage(job, stage).stale
         con.execute("insert into enrichments (item_type, item_id, payload) values ('ad', 'a', '{}')")
         assert check_stage(job, stage).reason == "what enrich found changed"
         without = Job(ws, Settings(), con)
-        record(without, stage.name, {}, datetime.now(UTC))
+        record(ws, Settings(), stage.name, {}, datetime.now(UTC))
         con.execute("insert into enrichments (item_type, item_id, payload) values ('ad', 'b', '{}')")
         assert not check_stage(without, stage).stale
 

@@ -41,6 +41,8 @@ def one_model(ws: Workspace, folder: Path) -> Check:
             return odd(name, "an unfinished run", f"{again} goes on with it")
         return fault(name, "no run in use", again)
     run = ws.current_run(folder.name)
+    if run is None and not ws.runs(folder.name) and (folder / ".partial").is_dir():
+        return odd(name, "an unfinished first run", f"{again} goes on with it")
     if run is None:
         return fault(
             name,

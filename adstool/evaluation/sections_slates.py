@@ -62,7 +62,9 @@ def _rank(
     ranker = Ranker(ws, settings, con, strict=True)
     found = []
     for user, surface, query, _ in users:
-        slate = ranker.rank({"user_id": user, "surface": surface, "query": query}, k=SLATE, explain=True)
+        # Exploration draws by the request's id: the same report twice shows the same slates.
+        request = {"user_id": user, "surface": surface, "query": query, "request_id": f"report-{user}"}
+        slate = ranker.rank(request, k=SLATE, explain=True)
         found.append({**slate, "surface": surface, "query": query})
     return found
 

@@ -189,7 +189,10 @@ def build_dataset(
         "warehouse": [[str(value) for value in row] for row in counts],
         "items": items.fingerprint(),
         "features": asdict(settings.features),
-        "actions": [asdict(action) for action in settings.actions],
+        # What an action is worth is no part of the examples: `evaluate utility --write` may change it.
+        "actions": [
+            {k: v for k, v in asdict(action).items() if k != "weight"} for action in settings.actions
+        ],
         "spec": spec.to_json(),
     }
     target = built_folder(

@@ -76,3 +76,20 @@ def test_a_reader_waits_for_a_writer_or_is_told_who_it_is(shop_copy: Workspace, 
         os.kill(pid, 9)
         os.waitpid(pid, 0)
     assert os.waitstatus_to_exitcode(os.waitpid(waiting, 0)[1]) == 0, printed[1].read_text()
+
+
+def test_others_read_while_a_model_trains(shop_copy: Workspace, tmp_path: Path) -> None:
+    verbs = Verbs(tmp_path / "printed", environment={"ADSTOOL_WAREHOUSE_LOCK_WAIT_SECONDS": "0.5"})
+    words = ["train", "engagement", "--epochs", "500", "--set", "patience=500"]
+    training, (_, notes) = verbs.start(words, shop_copy.root)
+    try:
+        deadline = time.monotonic() + 60
+        while not (shop_copy.models / "engagement" / ".partial").exists() and time.monotonic() < deadline:
+            time.sleep(0.05)
+        for words in (["status"], ["sql", "select 1"], ["run", "--dry-run"], ["rejects"]):
+            done = verbs.run(words, shop_copy.root)
+            assert done.code == 0, done.err
+        assert os.waitpid(training, os.WNOHANG) == (0, 0), notes.read_text()  # it trained all the while
+    finally:
+        os.kill(training, 9)
+        os.waitpid(training, 0)

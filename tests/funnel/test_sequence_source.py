@@ -24,8 +24,9 @@ from adstool.funnel.sequence import SequenceIndex
 from adstool.funnel.sources import SOURCES, sources_of
 from adstool.models.registry import load_model
 from adstool.models.user_sequence import UserSequence
-from adstool.pipeline import BY_NAME, Job, check_stage, record
+from adstool.pipeline import check_stage, record
 from adstool.serving.export import export_run
+from adstool.stages import BY_NAME, Job
 from adstool.training.train import TrainOptions, train_model
 from adstool.training.user_sequence import scores_of
 from adstool.warehouse import open_warehouse
@@ -38,7 +39,7 @@ def with_users(shop: Workspace, settings: Settings, tmp_path_factory: pytest.Tem
     ws = Workspace(Path(shutil.copytree(shop.root, tmp_path_factory.mktemp("users") / "shop")))
     with open_warehouse(ws, settings) as con:
         job = Job(ws, settings, con)
-        record(job, "index", {}, datetime.now(UTC))
+        record(ws, settings, "index", {}, datetime.now(UTC))
         assert "vectors" not in check_stage(job, BY_NAME["index"]).reason
         options = TrainOptions("", {"dim": "16", "layers": "1", "repeats": "true"}, 2, 64, 0, None)
         train_model(ws, settings, con, "users", options, export=export_run)
