@@ -90,7 +90,8 @@ def test_an_interrupted_verb_is_exit_130_without_a_traceback(tmp_path: Path) -> 
         stderr=subprocess.PIPE,
         text=True,
     ) as process:
-        while not (tmp_path / "warehouse.duckdb").exists():  # it waits for rows once the warehouse is made
+        # It waits for rows once the warehouse is made.
+        while not (tmp_path / "warehouse.duckdb").exists() and process.poll() is None:
             time.sleep(0.05)
         process.send_signal(signal.SIGINT)
         said, complaint = process.communicate(timeout=60)
