@@ -96,13 +96,11 @@ def settings(shop: Workspace) -> Settings:
 @pytest.fixture
 def verb_json(
     capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
-) -> Iterator[Callable[..., tuple[int, Any]]]:
+) -> Callable[..., tuple[int, Any]]:
     """verb_json(*words, cwd=...): the exit code and the JSON object of `adstool --json WORDS`.
 
     In this process, without the second that loading the libraries takes.
     """
-    log = logging.getLogger("adstool")
-    before = (list(log.handlers), log.propagate, log.level)
     for name in [name for name in os.environ if name.startswith("ADSTOOL_")]:
         monkeypatch.delenv(name)
 
@@ -118,6 +116,14 @@ def verb_json(
         check_output([str(word) for word in words], said.out, code)
         return code, json.loads(line)
 
-    yield call
-    log.handlers, log.propagate = before[0], before[1]
-    log.setLevel(before[2])
+    return call
+
+
+@pytest.fixture(autouse=True)
+def logging_as_before() -> Iterator[None]:
+    """A verb called in this process sets up the log; tests after it can read it all the same."""
+    log = logging.getLogger("adstool")
+    handlers, propagate, level = list(log.handlers), log.propagate, log.level
+    yield
+    log.handlers, log.propagate = handlers, propagate
+    log.setLevel(level)
