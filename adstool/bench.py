@@ -251,8 +251,8 @@ def scaling(bench: Bench) -> Figure:
     """
     from adstool.evaluation.sections_scaling import NAME, scaling_figures
     from adstool.models.inputs import input_spec
-    from adstool.scaling import measure_scaling
     from adstool.training.data import load_training_data
+    from adstool.training.scaling import measure_scaling
     from adstool.warehouse import open_warehouse
 
     workspace = bench.given or bench.workspace

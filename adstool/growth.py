@@ -1,14 +1,12 @@
 """How time and memory of every verb grow with the log: worlds of ten times the size through the whole funnel.
 
-Each verb is a process of its own, so that what it takes is what a user's command takes. The local exponent
-between two sizes is ln(work ratio) / ln(events ratio): 1 is linear, below it what does not grow still shows.
+Each verb is a process of its own, so that what it takes is what a user's command takes.
 """
 
 from __future__ import annotations
 
 import hashlib
 import json
-import math
 import shutil
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass
@@ -18,6 +16,7 @@ from typing import Any
 
 from adstool.bench_figure import Figure
 from adstool.bench_process import spend
+from adstool.evaluation.growth import Measured, exponent, pairs
 from adstool.progress import log
 from adstool.workspace import read_json, write_json
 
@@ -54,18 +53,6 @@ class World:
     def requests(self) -> Path:
         """The stream of requests."""
         return self.folder / "requests.jsonl"
-
-
-@dataclass(frozen=True)
-class Measured:
-    """What one verb took at one size."""
-
-    verb: str
-    events: int  # in the log
-    rows: int  # that the verb works through: events, items or requests
-    seconds: float
-    cpu_seconds: float | None
-    peak_mb: float | None
 
 
 @dataclass(frozen=True)
@@ -150,24 +137,6 @@ def measure_growth(
     if kept is not None:
         kept.unlink(missing_ok=True)
     return [Measured(**one) for size in sizes for one in done[str(size)]]
-
-
-def exponent(before: Measured, now: Measured, of: str) -> float | None:
-    """The local exponent of `seconds`, `cpu_seconds` or `peak_mb` in events; None where it is not known."""
-    old, new = getattr(before, of), getattr(now, of)
-    if not old or not new or now.events == before.events:
-        return None
-    return math.log(new / old) / math.log(now.events / before.events)
-
-
-def pairs(measured: Sequence[Measured]) -> Iterator[tuple[Measured | None, Measured]]:
-    """Every measurement with that of the same verb at the size before, verb by verb."""
-    for verb in dict.fromkeys(one.verb for one in measured):
-        before = None
-        for one in measured:
-            if one.verb == verb:
-                yield before, one
-                before = one
 
 
 def figures(measured: Sequence[Measured]) -> list[Figure]:

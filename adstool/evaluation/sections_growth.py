@@ -9,8 +9,8 @@ from dataclasses import asdict
 from typing import Any
 
 from adstool.evaluation.charts import Series, line_chart, number
+from adstool.evaluation.growth import Measured, exponent, pairs
 from adstool.evaluation.page import Html, figure, grid, paragraph, section, table
-from adstool.growth import Measured, exponent, pairs
 from adstool.workspace import Workspace, read_json
 
 NAME = "growth.json"  # in the workspace's reports

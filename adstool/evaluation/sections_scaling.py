@@ -7,7 +7,7 @@ from typing import Any
 
 from adstool.evaluation.charts import Series, line_chart, number
 from adstool.evaluation.page import Html, figure, grid, section, table
-from adstool.scaling import PowerLaw
+from adstool.training.scaling import PowerLaw
 from adstool.workspace import Workspace, read_json
 
 NAME = "scaling.json"  # in the workspace's reports

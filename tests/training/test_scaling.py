@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from adstool.evaluation.sections_scaling import NAME, scaling_section
-from adstool.scaling import Point, Scaling, fit_power_law
+from adstool.training.scaling import Point, Scaling, fit_power_law
 from adstool.workspace import Workspace, write_json
 
 COMPUTE = [1e9, 8e9, 6e10, 5e11, 4e12]
