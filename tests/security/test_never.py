@@ -90,7 +90,7 @@ def test_the_network_is_touched_in_few_places_only(trees: dict[str, ast.Module])
             found |= {Path(name).as_posix() for one in named if one in network}
     assert found <= {
         "adstool/content/enrichment/http_chat.py",
-        "adstool/bench_verbs.py",
+        "adstool/bench/verbs.py",
         "adstool/doctor/services.py",
         "adstool/server/run.py",
     }

@@ -7,11 +7,11 @@ from pathlib import Path
 
 import pytest
 
-from adstool.bench_process import spend
+from adstool.bench.growth import STEPS, World, figures, measure_growth
+from adstool.bench.process import spend
 from adstool.errors import AdstoolError
 from adstool.evaluation.growth import Measured, exponent
 from adstool.evaluation.sections_growth import GROUPS, NAME, growth_json, growth_section
-from adstool.growth import STEPS, World, figures, measure_growth
 from adstool.workspace import Workspace, read_json, write_json
 
 

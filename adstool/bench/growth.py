@@ -14,8 +14,8 @@ from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
-from adstool.bench_figure import Figure
-from adstool.bench_process import spend
+from adstool.bench.figure import Figure
+from adstool.bench.process import spend
 from adstool.evaluation.growth import Measured, exponent, pairs
 from adstool.progress import log
 from adstool.workspace import read_json, write_json

@@ -1,4 +1,4 @@
-"""A whole request among many ads: a catalogue grown to a size of one's choice, ranked and timed."""
+"""Time of a whole request, in the catalogue as it is and in one grown to a size of one's choice."""
 
 from __future__ import annotations
 
@@ -8,6 +8,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from adstool.bench.figure import Figure, alternate
+from adstool.bench.workbench import Workbench
 from adstool.config import Settings
 from adstool.workspace import Workspace
 
@@ -17,9 +19,58 @@ if TYPE_CHECKING:
 
     from adstool.funnel.rank import Ranker
 
+REQUESTS = 100  # slates of a latency figure
 NOISE = 0.5  # standard deviation of a copied vector's noise, in those of its own coordinates
 BLOCK = 100_000  # vectors written at once
 SKIPPED = ("reports", "cache", "index", ".lock")  # of a workspace, what ranking does without
+
+
+def rank(bench: Workbench) -> Figure:
+    """A whole request, beside the same arithmetic written by hand: two products and the heavy ranker."""
+    import numpy as np
+
+    from adstool.funnel.rank import Ranker
+    from adstool.serving.scorer import Scorer
+
+    users = bench.users
+    with Ranker(bench.workspace, bench.settings) as ranker:
+        heavy = Scorer(bench.workspace.require_run("engagement", "train engagement"))
+        inputs = bench.inputs
+        rng = np.random.default_rng(0)
+        items = rng.standard_normal((ranker.items, 64), dtype=np.float32)
+        query = rng.standard_normal(64, dtype=np.float32)
+
+        def by_hand() -> None:
+            found = np.argpartition(-(items @ query), min(2000, len(items) - 1))[:2000]
+            np.argpartition(-(items[found] @ query), min(200, len(found) - 1))[:200]
+            heavy.predict(inputs)
+
+        turn = iter(users * (REQUESTS // len(users) + 2))
+        value, floor = alternate(lambda: ranker.rank({"user_id": next(turn)}), by_hand, REQUESTS)
+    return Figure("rank", "ms", value * 1e3, floor * 1e3, "ANN by product, dot products, heavy ranker")
+
+
+def rank_among(ads: int, name: str) -> Callable[[Workbench], list[Figure]]:
+    """A whole request, its share of the funnel log included, among so many ads."""
+
+    def measured(bench: Workbench) -> list[Figure]:
+        import numpy as np
+
+        from adstool.funnel.rank import Ranker
+
+        inputs, users = bench.inputs, bench.users
+        grown = grow(bench.workspace, bench.settings, bench.folder / name, ads)
+        with Ranker(grown, bench.settings) as ranker:
+            by_hand = bare_request(ranker, inputs, bench.folder / f"{name}-bare")
+            taken = time_requests(ranker, users, by_hand, 6 * REQUESTS)
+        floor_is = "LanceDB's 2,000 nearest, dot products, the heavy ranker's session"
+        return [
+            Figure(f"{name}_{label}", "ms", value, floor, floor_is)
+            for label, part in (("p50", 0.5), ("p99", 0.99))
+            for value, floor in [np.quantile(taken, part, axis=1).tolist()]
+        ]
+
+    return measured
 
 
 def grow(made: Workspace, settings: Settings, folder: Path, ads: int) -> Workspace:

@@ -11,8 +11,8 @@ from importlib.resources import as_file, files
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from adstool.bench_figure import Figure
-from adstool.bench_process import Spent, spend
+from adstool.bench.figure import Figure
+from adstool.bench.process import Spent, spend
 from adstool.progress import log
 
 if TYPE_CHECKING:
