@@ -8,6 +8,7 @@ import time
 import urllib.request
 from collections.abc import Callable, Iterator, Sequence
 from importlib.resources import as_file, files
+from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -62,8 +63,8 @@ VERBS: dict[str, str] = {
 def measure_verbs(folder: Path, names: Sequence[str] = tuple(VERBS)) -> Iterator[tuple[str, Spent]]:
     """Each of the verbs on the sample world, in a new workspace in `folder`.
 
-    Raises AdstoolError when one fails. `serve` answers one request; where signals cannot end it, it is left
-    out with a note.
+    Raises AdstoolError when one fails. `serve` answers one request; where signals cannot end it, or what it
+    needs is not installed, it is left out with a note.
     """
     shop = folder / "shop"
     spend(("init", shop))
@@ -72,6 +73,9 @@ def measure_verbs(folder: Path, names: Sequence[str] = tuple(VERBS)) -> Iterator
         for name in names:
             if name == "serve" and os.name == "nt":
                 log.info("serve is not measured on Windows: another process cannot ask it to stop.")
+                continue
+            if name == "serve" and find_spec("uvicorn") is None:
+                log.info("serve is not measured: it needs pip install 'adstool[serve]'.")
                 continue
             words = [word.format(**places) for word in shlex.split(VERBS[name])]
             meanwhile = _ask if name == "serve" else None
@@ -103,5 +107,7 @@ def _ask(server: subprocess.Popen[bytes], notes: Callable[[], str]) -> None:
         request.add_header("Content-Type", "application/json")
         with urllib.request.urlopen(request, timeout=START_SECONDS) as answer:
             answer.read()
+    except ValueError:
+        return  # its notes are closed: it has ended by itself, which the caller tells
     finally:
         server.terminate()
