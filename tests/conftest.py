@@ -120,10 +120,8 @@ def verb_json(
 
 
 @pytest.fixture(autouse=True)
-def logging_as_before() -> Iterator[None]:
-    """A verb called in this process sets up the log; tests after it can read it all the same."""
+def logging_as_imported() -> None:
+    """A verb called in this process, by a test or a fixture, sets up the log; others read it all the same."""
     log = logging.getLogger("adstool")
-    handlers, propagate, level = list(log.handlers), log.propagate, log.level
-    yield
-    log.handlers, log.propagate = handlers, propagate
-    log.setLevel(level)
+    log.handlers, log.propagate = [], True
+    log.setLevel(logging.NOTSET)

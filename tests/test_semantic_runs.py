@@ -47,7 +47,7 @@ def test_without_vectors_the_verb_names_what_is_missing(tmp_path: Path) -> None:
     run_cli("init", tmp_path / "shop")
     done = run_cli("--workspace", tmp_path / "shop", "train", "semantic")
     assert done.returncode == 1
-    assert "adstool embed" in done.stderr
+    assert "adstool ingest" in done.stderr
 
 
 def test_codebooks_stay_while_they_fit(shop_copy: Workspace, settings: Settings) -> None:
