@@ -48,6 +48,11 @@ def test_without_vectors_the_verb_names_what_is_missing(tmp_path: Path) -> None:
     done = run_cli("--workspace", tmp_path / "shop", "train", "semantic")
     assert done.returncode == 1
     assert "adstool ingest" in done.stderr
+    with open_warehouse(Workspace(tmp_path / "shop"), Settings()):
+        pass  # an empty one
+    done = run_cli("--workspace", tmp_path / "shop", "train", "semantic")
+    assert done.returncode == 1
+    assert "adstool embed" in done.stderr
 
 
 def test_codebooks_stay_while_they_fit(shop_copy: Workspace, settings: Settings) -> None:

@@ -127,7 +127,7 @@ def training(bench: Workbench) -> Figure:
 
     options = TrainOptions(epochs=1)
     plan = make_plan(bench.settings, options, PRESETS, EngagementConfig, EngagementTaskConfig)
-    with open_warehouse(bench.workspace, bench.settings) as connection:
+    with open_warehouse(bench.workspace, bench.settings, read_only=True) as connection:
         examples = load_training_data(bench.workspace, bench.settings, connection)
     model = build_engagement(input_spec(examples), plan, examples)
     task = EngagementTask("engagement", model, examples, EngagementTaskConfig(**plan.task))
@@ -157,7 +157,7 @@ def scaling(bench: Workbench) -> Figure:
     from adstool.warehouse import open_warehouse
 
     workspace = bench.given or bench.workspace
-    with open_warehouse(workspace, bench.settings) as connection:
+    with open_warehouse(workspace, bench.settings, read_only=True) as connection:
         examples = load_training_data(workspace, bench.settings, connection)
     found = measure_scaling(bench.settings, examples, input_spec(examples))
     if bench.given is not None:

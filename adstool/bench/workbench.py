@@ -27,7 +27,7 @@ class Workbench:
             return self.given
         from adstool.ingestion.ingest import IngestOptions, ingest
         from adstool.pipeline import run_stages
-        from adstool.stages import STAGES
+        from adstool.stages import BY_NAME, STAGES
         from adstool.warehouse import open_warehouse
 
         log.info("bench: making a sample workspace for the figures of the models")
@@ -39,8 +39,8 @@ class Workbench:
             open_warehouse(made, self.settings) as connection,
         ):
             ingest(connection, made, [str(world)], IngestOptions())
-        until_index = [stage for stage in STAGES if stage.name not in ("evaluate", "report")]
-        for _ in run_stages(made, self.settings, tuple(until_index)):
+        until_index = STAGES[: STAGES.index(BY_NAME["index"]) + 1]
+        for _ in run_stages(made, self.settings, until_index):
             pass
         return made
 
@@ -52,7 +52,7 @@ class Workbench:
         from adstool.training.data import load_training_data
         from adstool.warehouse import open_warehouse
 
-        with open_warehouse(self.workspace, self.settings) as connection:
+        with open_warehouse(self.workspace, self.settings, read_only=True) as connection:
             dataset = load_training_data(self.workspace, self.settings, connection)
         start = dataset.splits["test"].start
         needs = Scorer(self.workspace.require_run("engagement", "train engagement")).needs

@@ -36,13 +36,12 @@ def one_model(ws: Workspace, folder: Path) -> Check:
     """Whether the run in use is there and whole, and what was done to it."""
     name = f"model {folder.name}"
     again = f"adstool {MADE_BY.get(folder.name, f'train {folder.name}')}"
-    if not (folder / "current").is_file():
-        if (folder / ".partial").is_dir():
-            return odd(name, "an unfinished run", f"{again} goes on with it")
+    run, pointed = ws.current_run(folder.name), (folder / "current").is_file()
+    # The first run is pointed to before it is there.
+    if run is None and (folder / ".partial").is_dir() and not (pointed and ws.runs(folder.name)):
+        return odd(name, "an unfinished run", f"{again} goes on with it")
+    if not pointed:
         return fault(name, "no run in use", again)
-    run = ws.current_run(folder.name)
-    if run is None and not ws.runs(folder.name) and (folder / ".partial").is_dir():
-        return odd(name, "an unfinished first run", f"{again} goes on with it")
     if run is None:
         return fault(
             name,
