@@ -58,10 +58,8 @@ class ServeSettings:
     max_body_bytes: int = 1_048_576
     stop_seconds: float = 10.0  # what is queued may take so long after a signal to stop
     refresh_seconds: float = 3.0  # how often newer models and indexes are looked for
-    flush_seconds: float = 10.0  # how often the funnel log is written, if the warehouse is free
-    max_log_rows: int = (
-        4_000_000  # candidates that may wait for the warehouse; beyond it the oldest are dropped
-    )
+    flush_seconds: float = 10.0  # how often the funnel log is written
+    max_log_rows: int = 4_000_000  # candidates that may wait for a full disk; the oldest beyond are dropped
 
 
 def refuse_secret(dotted: str, value: Any, where: str) -> None:

@@ -62,6 +62,11 @@ class Workspace:
         return self.root / "logs"
 
     @property
+    def spool(self) -> Path:
+        """The folder of rows that wait for the warehouse."""
+        return self.root / "spool"
+
+    @property
     def cache(self) -> Path:
         """Derived data that can always be deleted and made again."""
         return self.root / "cache"
@@ -77,10 +82,9 @@ class Workspace:
         with open(path, "a+", encoding="utf-8") as handle:
             while not _try_lock(handle.fileno()):
                 if time.monotonic() >= deadline:
-                    handle.seek(0)
-                    holder = handle.read().strip() or "another process"
                     raise WorkspaceLocked(
-                        f"The workspace {self.root} is being written by {holder}; waited {wait_seconds:g} s.",
+                        f"The workspace {self.root} is being written by {self.holder()}; waited"
+                        f" {wait_seconds:g} s.",
                         "Wait for it to end, or stop it; then run the command again.",
                     )
                 time.sleep(0.1)
@@ -94,6 +98,10 @@ class Workspace:
                 handle.truncate(0)
                 _unlock(handle.fileno())
 
+    def holder(self) -> str:
+        """Who holds the workspace for writing, as far as is known."""
+        return (self.root / ".lock").read_text(encoding="utf-8").strip() or "another process"
+
     def is_locked(self) -> bool:
         """Whether a process holds the workspace for writing now."""
         if not (self.root / ".lock").is_file():
@@ -106,7 +114,7 @@ class Workspace:
 
     def _tidy(self) -> None:
         """Take away the temporary files of writers that were killed; called by the one writer there is."""
-        folders = [self.root, self.reports, self.vectors, *self.vectors.glob("*.lance/*/")]
+        folders = [self.root, self.reports, self.spool, self.vectors, *self.vectors.glob("*.lance/*/")]
         found = [path for folder in folders for path in folder.glob(".*tmp*")]
         found += [path for folder in (self.models, self.cache) for path in folder.rglob(".*tmp*")]
         for path in found:

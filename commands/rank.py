@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import dataclasses
 import json
 import sys
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -17,15 +17,13 @@ from adstool.commands._context import globals_of, open_workspace
 from adstool.commands._help import add_verb
 from adstool.commands._options import Group, option
 from adstool.commands._output import print_line, say, show, table
-from adstool.errors import AdstoolError, DataError, UsageError, WorkspaceLocked
+from adstool.errors import AdstoolError, DataError, UsageError
 
 if TYPE_CHECKING:
-    from adstool.config import Settings
     from adstool.funnel.rank import Ranker
-    from adstool.workspace import Workspace
 
-FLUSH_ROWS = 200_000  # candidates in memory from which the log is written, if the warehouse is free
-MOST_ROWS = 4_000_000  # candidates in memory at which the stream waits for the warehouse
+FLUSH_ROWS = 200_000  # candidates in memory from which the log is written
+FLUSH_SECONDS = 5.0  # after which it is written with the next slate: a kill loses no more than these
 
 
 def register(app: typer.Typer) -> None:
@@ -132,10 +130,10 @@ def rank(
             print_line(context, answer)
         else:
             _show(context, answer)
-        _flush(ranker, workspace, settings)
+        ranker.flush()
         return
     with _lines(requests) as lines:
-        refused = _stream(context, ranker, workspace, settings, lines, length, moment, explain, budget_ms)
+        refused = _stream(context, ranker, lines, length, moment, explain, budget_ms)
     if refused:
         raise AdstoolError(
             f"{refused} request{'s' if refused > 1 else ''} could not be read; the others were served.",
@@ -157,8 +155,6 @@ def _lines(path: Path) -> Iterator[IO[bytes]]:
 def _stream(
     context: typer.Context,
     ranker: Ranker,
-    workspace: Workspace,
-    settings: Settings,
     lines: IO[bytes],
     length: int,
     moment: Any,
@@ -169,7 +165,7 @@ def _stream(
     from adstool.funnel.request import Request
     from adstool.ingestion.inputs import physical_lines
 
-    refused = 0
+    refused, flushed = 0, time.monotonic()
     try:
         for number, line in physical_lines(lines):
             if not line.strip():
@@ -183,44 +179,13 @@ def _stream(
                 )
                 continue
             print_line(context, ranker.rank(request, at=moment, explain=explain, budget_ms=budget_ms))
-            if ranker.log.pending >= FLUSH_ROWS:
-                _flush_if_free(ranker, workspace, settings)
+            if ranker.log.pending >= FLUSH_ROWS or time.monotonic() - flushed >= FLUSH_SECONDS:
+                ranker.flush()
+                flushed = time.monotonic()
     finally:
         # Slates that were printed are logged, whatever ended the stream.
-        _flush(ranker, workspace, settings)
+        ranker.flush()
     return refused
-
-
-def _flush(ranker: Ranker, workspace: Workspace, settings: Settings) -> None:
-    if not ranker.log.pending:
-        return
-    try:
-        with workspace.lock(settings.warehouse.lock_wait_seconds):
-            ranker.flush()
-    except WorkspaceLocked as locked:
-        raise WorkspaceLocked(
-            f"The slates are printed, but their {ranker.log.pending:,} candidates are not in the funnel log: "
-            f"{locked.message}",
-            locked.hint,
-        ) from None
-
-
-def _flush_if_free(ranker: Ranker, workspace: Workspace, settings: Settings) -> None:
-    """Write the log now if nobody holds the warehouse; later if somebody does, as long as memory allows."""
-    if ranker.log.pending >= MOST_ROWS:
-        _flush(ranker, workspace, settings)
-        return
-    patient = ranker.settings
-    ranker.settings = dataclasses.replace(
-        patient, warehouse=dataclasses.replace(patient.warehouse, lock_wait_seconds=0.0)
-    )
-    try:
-        with workspace.lock(0.0):
-            ranker.flush()
-    except WorkspaceLocked:
-        return
-    finally:
-        ranker.settings = patient
 
 
 def _show(context: typer.Context, answer: dict[str, Any]) -> None:

@@ -1,4 +1,4 @@
-"""Checks of a workspace's folder: room, file system, permissions, the lock, and what killed runs left."""
+"""Checks of a workspace's folder: room, file system, permissions, the lock, and what was left there."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from adstool.doctor.finding import Check, fault, fit, odd
+from adstool.warehouse.spool import DAMAGED, waiting
 from adstool.workspace import Workspace, alive
 
 LEAST_DISK_GB = 2.0
@@ -43,6 +44,7 @@ def file_checks(ws: Workspace) -> Iterator[Check]:
     yield writable(ws)
     yield lock(ws)
     yield leftovers(ws)
+    yield spool(ws)
 
 
 def file_system(ws: Workspace) -> Check:
@@ -77,7 +79,7 @@ def kind_of_disk(folder: Path) -> str:
 
 def writable(ws: Workspace) -> Check:
     """Whether verbs may write; nothing is written to find out."""
-    folders = (ws.root, ws.models, ws.vectors, ws.reports, ws.cache)
+    folders = (ws.root, ws.models, ws.vectors, ws.reports, ws.spool, ws.cache)
     shut = [one for one in (*folders, ws.warehouse) if one.exists() and not os.access(one, os.W_OK)]
     if shut:
         return fault("permissions", f"{shut[0]} may not be written", f"chmod -R u+w {ws.root}")
@@ -85,11 +87,21 @@ def writable(ws: Workspace) -> Check:
 
 
 def lock(ws: Workspace) -> Check:
-    """Whether another process writes; raises WorkspaceLocked naming it."""
+    """Whether another process writes, and which."""
     if not os.access(ws.root, os.W_OK):
         return odd("lock", "not looked at: the workspace may not be written", f"chmod u+w {ws.root}")
-    with ws.lock(0.0):
-        return fit("lock", "free")
+    if ws.is_locked():
+        return odd("lock", f"held by {ws.holder()}", "Wait for it to end; other writers do.")
+    return fit("lock", "free")
+
+
+def spool(ws: Workspace) -> Check:
+    """Rows of the funnel log put aside: those that wait for the warehouse, and those that cannot be read."""
+    damaged = sorted(ws.spool.glob(f"*{DAMAGED}"))
+    if damaged:
+        found = f"{len(damaged)} parts of the funnel log cannot be read: {damaged[0]}"
+        return odd("spool", found, " ".join(["rm -r", *(str(path) for path in damaged)]))
+    return fit("spool", f"{len(waiting(ws))} parts of the funnel log wait for the warehouse")
 
 
 def leftovers(ws: Workspace) -> Check:

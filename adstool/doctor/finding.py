@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterable, Iterator
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from adstool.errors import AdstoolError
+from adstool.errors import AdstoolError, WorkspaceLocked
 
 
 @dataclass(frozen=True)
@@ -42,6 +42,8 @@ def guarded(name: str, checks: Callable[[], Iterable[Check]]) -> Iterator[Check]
     """The findings of `checks`; what it raises is a finding, too."""
     try:
         yield from checks()
+    except WorkspaceLocked as busy:
+        yield odd(name, busy.message, busy.hint)
     except AdstoolError as error:
         yield fault(name, error.message, error.hint)
     except (OSError, ValueError) as error:

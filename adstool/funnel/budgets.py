@@ -32,16 +32,21 @@ Charge = tuple[int, str, float]  # microseconds UTC, campaign, money
 def charges(
     ws: Workspace, settings: Settings, con: duckdb.DuckDBPyConnection | None, ts: int
 ) -> list[Charge]:
-    """What the auctions of the warehouse charged on the day of `ts`; `con`: None opens it.
+    """What the auctions of the warehouse, and those put aside, charged on the day of `ts`; `con`: None
+    opens it.
 
     Nothing, with a note, where it cannot be opened: a request is answered all the same.
     """
-    from adstool.warehouse import load_sql, open_warehouse
+    from adstool.warehouse import lent, load_sql, open_warehouse
+    from adstool.warehouse.spool import waiting_rows
 
-    start = ts // DAY * DAY
+    sql, day = load_sql("funnel_spent"), {"start": ts // DAY * DAY, "stop": ts // DAY * DAY + DAY}
     try:
         with nullcontext(con) if con is not None else open_warehouse(ws, settings, read_only=True) as opened:
-            rows = opened.execute(load_sql("funnel_spent"), {"start": start, "stop": start + DAY}).fetchall()
+            rows = opened.execute(sql.format(auctions="auctions"), day).fetchall()
+            for aside in waiting_rows(opened, ws, "auctions"):
+                with lent(opened, spooled=aside):
+                    rows += opened.execute(sql.format(auctions="spooled"), day).fetchall()
     except Exception as error:  # DuckDB says in many ways that another process or thread has the file
         log.info("Budgets start from nothing spent, since the auctions cannot be read: %s", error)
         return []

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import itertools
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -9,9 +10,12 @@ from typing import TYPE_CHECKING
 import numpy as np
 import pyarrow as pa
 
+from adstool.config import Settings
+from adstool.errors import WorkspaceLocked
 from adstool.features.items import ItemTable
 from adstool.funnel.budgets import Spending
-from adstool.warehouse import lent, load_sql, transaction
+from adstool.warehouse import lent, load_sql, open_warehouse, put_aside, transaction
+from adstool.workspace import Workspace
 
 if TYPE_CHECKING:
     import duckdb
@@ -125,13 +129,35 @@ class FunnelLog:
         """Write all that waits, in one transaction, and forget it; returns how many candidates that were."""
         if not self._entries:
             return 0
-        funnel, auctions = self._funnel(), self._auctions()
-        with transaction(con), lent(con, funnel_rows=funnel, auctions_rows=auctions):
+        with transaction(con), lent(con, funnel_rows=self._funnel(), auctions_rows=self._auctions()):
             con.execute(load_sql("funnel_write_funnel"))
             con.execute(load_sql("funnel_write_auctions"))
+        return self._forget()
+
+    def keep(self, ws: Workspace, settings: Settings) -> int:
+        """Write all that waits to the warehouse, or put it aside for the next writer while another process
+        has the workspace or the warehouse; returns how many candidates that were.
+
+        Waits for nobody. The caller does not hold the workspace's lock.
+        """
+        if not self._entries:
+            return 0
+        # One thread of DuckDB: the others' core is the one that ranks.
+        warehouse = dataclasses.replace(settings.warehouse, lock_wait_seconds=0.0, threads=1)
+        try:
+            with (
+                ws.lock(0.0),
+                open_warehouse(ws, dataclasses.replace(settings, warehouse=warehouse)) as con,
+            ):
+                return self.write(con)
+        except WorkspaceLocked:
+            put_aside(ws, {"funnel": self._funnel(), "auctions": self._auctions()})
+            return self._forget()
+
+    def _forget(self) -> int:
+        written, self.pending = self.pending, 0
         self._entries.clear()
-        self.pending = 0
-        return int(funnel.num_rows)
+        return written
 
     def _funnel(self) -> pa.Table:
         """The rows of `funnel`: names as numbers into the few there are, every column made at once."""

@@ -249,18 +249,10 @@ class Ranker:
     def flush(self, con: duckdb.DuckDBPyConnection | None = None) -> int:
         """Write the waiting candidates and auctions to the warehouse; returns how many candidates.
 
-        The caller holds the workspace's lock. Raises WorkspaceLocked when another process has the warehouse;
-        the rows then wait on.
+        Without a connection, what cannot be written at once is put aside, as FunnelLog.keep does.
         """
         given = con or self.con
-        if given is not None:
-            return self.log.write(given)
-        if not self.log.pending:
-            return 0
-        from adstool.warehouse import open_warehouse
-
-        with open_warehouse(self.ws, self.settings) as opened:
-            return self.log.write(opened)
+        return self.log.keep(self.ws, self.settings) if given is None else self.log.write(given)
 
     def _moment(self, at: datetime | None) -> Moment:
         if at is None:

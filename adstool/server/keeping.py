@@ -2,25 +2,23 @@
 
 from __future__ import annotations
 
-import dataclasses
 import threading
 import time
 
 from adstool.config import Settings
-from adstool.errors import AdstoolError, WorkspaceLocked
+from adstool.errors import AdstoolError
 from adstool.funnel.log import FunnelLog
 from adstool.progress import log
 from adstool.server.metrics import Meters
 from adstool.server.ranking import IDLE_SECONDS, RankingThread
-from adstool.warehouse import open_warehouse
 from adstool.workspace import Workspace
 
 
 class KeepingThread:
     """Keeps requests from waiting for disks: loading a model and writing the log both take seconds.
 
-    Candidates that cannot be written, because another process has the warehouse, wait here; beyond
-    `serve.max_log_rows` the oldest are dropped, with a warning and a count.
+    Candidates that can be written nowhere, as on a full disk, wait here; beyond `serve.max_log_rows` the
+    oldest are dropped, with a warning and a count.
     """
 
     def __init__(self, ws: Workspace, settings: Settings, ranking: RankingThread, meters: Meters) -> None:
@@ -42,22 +40,19 @@ class KeepingThread:
         return self._waiting.pending
 
     def take(self, handed: FunnelLog) -> None:
-        """Candidates to write when the warehouse is free."""
+        """Candidates to write."""
         with self._guard:
             self._waiting.extend(handed)
             dropped = self._waiting.forget_oldest(self._settings.serve.max_log_rows)
         if dropped:
             self._meters.log_dropped.inc(dropped)
-            log.warning("%d candidates of the funnel log were dropped: the warehouse is not free.", dropped)
+            log.warning("%d candidates of the funnel log were dropped: they cannot be written.", dropped)
 
     def stop(self) -> None:
-        """Write what waits, waiting for the warehouse as any verb does, and end.
-
-        Raises what keeps the log from being written.
-        """
+        """Write what waits, and end. Raises what keeps the log from being written."""
         self._stopping.set()
         self._thread.join()
-        self._write(self._settings.warehouse.lock_wait_seconds)
+        self._write()
 
     def _run(self) -> None:
         looked = wrote = time.monotonic()
@@ -82,29 +77,21 @@ class KeepingThread:
 
     def _try_to_write(self) -> None:
         try:
-            self._write(0.0)
+            self._write()
             self._unwell = False
-        except WorkspaceLocked:
-            self._unwell = True  # an ingest or a training may hold it for minutes
         except Exception as error:
             if not self._unwell:
                 hint = f" {error.hint}" if isinstance(error, AdstoolError) else ""
                 log.warning("The funnel log cannot be written and waits in memory: %s%s", error, hint)
             self._unwell = True
 
-    def _write(self, wait_seconds: float) -> None:
-        if not self.pending:
-            return
-        # One thread of DuckDB: the others' core is the one that ranks.
-        warehouse = dataclasses.replace(self._settings.warehouse, lock_wait_seconds=wait_seconds, threads=1)
-        settings = dataclasses.replace(self._settings, warehouse=warehouse)
-        with self._ws.lock(wait_seconds), open_warehouse(self._ws, settings) as con:
+    def _write(self) -> None:
+        with self._guard:
+            batch = self._waiting.take()
+        try:
+            self._meters.log_written.inc(batch.keep(self._ws, self._settings))
+        except BaseException:
             with self._guard:
-                batch = self._waiting.take()
-            try:
-                self._meters.log_written.inc(batch.write(con))
-            except BaseException:
-                with self._guard:
-                    batch.extend(self._waiting)
-                    self._waiting = batch
-                raise
+                batch.extend(self._waiting)
+                self._waiting = batch
+            raise

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import dataclasses
 import re
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import duckdb
@@ -15,6 +16,7 @@ from adstool.device import limit_heaps
 from adstool.errors import AdstoolError, DataError, WorkspaceLocked, refused_by_disk
 from adstool.warehouse.memory import duckdb_limits
 from adstool.warehouse.queries import load_sql, migrations
+from adstool.warehouse.spool import take_in, waiting
 from adstool.warehouse.tables import transaction
 from adstool.workspace import Workspace, whole_file
 
@@ -25,10 +27,10 @@ def open_warehouse(
 ) -> Iterator[duckdb.DuckDBPyConnection]:
     """A connection to the warehouse of `ws`; closed at the end of the block.
 
-    A writable one makes the file, which appears whole, and migrates it. A read-only one raises AdstoolError
-    when nothing was ingested yet. Another process that holds the file is waited for, then WorkspaceLocked is
-    raised. A warehouse made by a newer adstool, or a file that DuckDB cannot read, raises an error and is
-    left alone.
+    A writable one makes the file, which appears whole, migrates it, and takes in the rows put aside. A
+    read-only one does that too, where nobody else is there; it raises AdstoolError when nothing was ingested
+    yet. Another process that holds the file is waited for, then WorkspaceLocked is raised. A warehouse made
+    by a newer adstool, or a file that DuckDB cannot read, raises an error and is left alone.
     """
     if read_only and not ws.warehouse.is_file():
         raise AdstoolError(
@@ -36,6 +38,13 @@ def open_warehouse(
         )
     if not ws.warehouse.is_file():
         _create(ws.warehouse, settings)
+    if read_only and waiting(ws):
+        at_once = dataclasses.replace(settings.warehouse, lock_wait_seconds=0.0)
+        with (
+            suppress(AdstoolError, duckdb.Error, OSError),  # they wait on
+            open_warehouse(ws, dataclasses.replace(settings, warehouse=at_once)),
+        ):
+            pass
     con = _connect(ws.warehouse, settings, read_only)
     if read_only and _version(con, ws.warehouse) < migrations()[-1][0]:
         con.close()
@@ -45,6 +54,7 @@ def open_warehouse(
     try:
         if not read_only:
             migrate(con, ws.warehouse)
+            take_in(con, ws)
         yield con
     finally:
         con.close()

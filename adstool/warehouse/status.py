@@ -10,8 +10,7 @@ from adstool.errors import UsageError, choose
 from adstool.warehouse.flat import FLAT_TABLES, flat_rows
 from adstool.warehouse.queries import load_sql
 from adstool.warehouse.schema import TABLES
-
-OWN_TABLES = ("funnel", "auctions")
+from adstool.warehouse.spool import OWN_TABLES
 
 
 def table_rows(con: duckdb.DuckDBPyConnection) -> dict[str, int]:

@@ -8,12 +8,13 @@ import sys
 import time
 from pathlib import Path
 
+import pyarrow as pa
 import pytest
 from findings import is_fault, is_fit, is_odd, of
 
 from adstool.config import ContentSettings, Settings
 from adstool.doctor import examine, files, models
-from adstool.doctor.finding import guarded
+from adstool.warehouse import put_aside
 from adstool.workspace import Workspace, write_json, write_text
 
 Patch = pytest.MonkeyPatch
@@ -68,10 +69,18 @@ def test_a_lock_that_another_process_holds(ws: Workspace) -> None:
     ) as holder:
         assert holder.stdout is not None
         assert holder.stdout.readline() == "held\n"
-        check = of("files", guarded("files", lambda: [files.lock(ws)]))
-        is_fault(check, f"process {holder.pid}", "Wait for it to end")
+        is_odd(files.lock(ws), f"process {holder.pid}", "Wait for it to end")
         holder.communicate("")
     is_fit(files.lock(ws))
+
+
+def test_funnel_log_put_aside_and_what_of_it_is_damaged(ws: Workspace) -> None:
+    is_fit(files.spool(ws))
+    put_aside(ws, {"funnel": pa.table({"request_id": ["q1"]})})
+    (folder,) = ws.spool.iterdir()
+    assert "1 parts" in files.spool(ws).found
+    kept = folder.rename(folder.with_suffix(".damaged"))
+    is_odd(files.spool(ws), str(kept), f"rm -r {kept}")
 
 
 def test_what_killed_runs_left(ws: Workspace) -> None:

@@ -16,6 +16,10 @@ from typing import Any
 import duckdb
 import numpy as np
 
+from adstool.config import load_settings
+from adstool.warehouse import open_warehouse
+from adstool.workspace import Workspace
+
 # Columns that say when and by which run a row was made.
 MADE = {"finished_at", "started_at", "rejected_at", "applied_at", "made_at", "metrics", "run_id"}
 MADE_TABLES = {"enrichments": {"created_at"}, "relevance": {"created_at"}}
@@ -30,6 +34,7 @@ KEPT_WORK = {".partial"}  # an unfinished run, kept to go on from
 def state_of(root: Path) -> dict[str, str]:
     """Everything below `root` by name: hash. Runs that are not in use are judged by `broken_runs`."""
     found: dict[str, str] = {}
+    _take_in(root)
     for path in sorted(root.rglob("*")):
         name = path.relative_to(root).as_posix()
         parts = name.split("/")
@@ -94,9 +99,17 @@ def rows_of(root: Path) -> dict[str, int]:
     path = root / "warehouse.duckdb"
     if not path.is_file():
         return {}
+    _take_in(root)
     with duckdb.connect(str(path), read_only=True) as con:
         names = [name for (name,) in con.execute("select table_name from duckdb_tables()").fetchall()]
         return {name: con.execute(f'select count(*) from "{name}"').fetchall()[0][0] for name in names}
+
+
+def _take_in(root: Path) -> None:
+    """What was put aside counts as logged: whoever comes next takes it in."""
+    if (root / "spool").is_dir():
+        with open_warehouse(Workspace(root), load_settings(None, {}, {})):
+            pass
 
 
 def _current(folder: Path) -> str:

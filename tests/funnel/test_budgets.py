@@ -9,11 +9,11 @@ import pyarrow as pa
 import pytest
 
 from adstool.config import Settings
-from adstool.funnel.budgets import DAY, Budgets, Spending
+from adstool.funnel.budgets import DAY, Budgets, Spending, charges
 from adstool.funnel.rank import Ranker
 from adstool.funnel.request import Request
 from adstool.funnel.sources import sources_of
-from adstool.warehouse import open_warehouse
+from adstool.warehouse import open_warehouse, put_aside
 from adstool.workspace import Workspace
 
 
@@ -77,6 +77,13 @@ def test_a_campaign_is_shown_until_its_budget_is_spent(shop_copy: Workspace, set
         state.items.column("campaign_id")[int(state.items.rows([ad["ad_id"]], "ad")[0])].as_py()
         for ad in again.rank(request)["ads"]
     }
+    # Slots that are put aside while another reads the warehouse are charged, too.
+    with open_warehouse(shop_copy, settings) as con:
+        con.execute("delete from auctions")
+        sold = {"request_id": ["q"], "ts": pa.array([moment], pa.timestamp("us"))}
+        put_aside(shop_copy, {"auctions": pa.table({**sold, "item_id": [winner["ad_id"]], "cost": [budget]})})
+        assert charges(shop_copy, settings, con, ranker.as_of) == [(ranker.as_of, campaign, budget)]
+        assert charges(shop_copy, settings, con, ranker.as_of + DAY) == []
     # The next day begins anew; a ranker that only looks charges and excludes nobody.
     tomorrow = Request.parse({"user_id": "u1", "ts": (ranker.as_of + DAY) // 1_000_000}, 5)
     assert again.ask(tomorrow).eligible[same].sum() == ranker.ask(tomorrow).eligible[same].sum()

@@ -1,4 +1,4 @@
-"""The funnel log while another process has the warehouse: it waits, within a limit, and is written after."""
+"""The funnel log where it can be written nowhere: it waits, within a limit, and is written after."""
 
 from __future__ import annotations
 
@@ -28,11 +28,12 @@ def test_the_oldest_go_beyond_the_limit_and_the_rest_is_written(
     settings = dataclasses.replace(settings, serve=serve)
     meters = Meters()
     keeping = KeepingThread(shop_copy, settings, RankingThread(lambda: ranker, serve, meters), meters)
+    shop_copy.spool.write_text("in the way")
     with shop_copy.lock(0.0):
         keeping.start()
         keeping.take(ranker.log.take())
         assert (ranker.log.pending, keeping.pending) == (0, limit)
-        time.sleep(0.5)  # it tries, and finds the workspace taken
+        time.sleep(0.5)  # it tries, finds the workspace taken, and cannot put them aside
         assert keeping.pending == limit
     keeping.stop()
     assert keeping.pending == 0

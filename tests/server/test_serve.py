@@ -7,6 +7,7 @@ import json
 import os
 import re
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -89,23 +90,28 @@ def test_a_server_from_start_to_end(shop_copy: Workspace, settings: Settings) ->
             assert slate[key] == expected[key], (user, key)
 
 
-def test_the_log_waits_for_the_warehouse(shop_copy: Workspace, settings: Settings) -> None:
-    with serving(shop_copy) as (process, port):
-        with shop_copy.lock(0.0):
-            assert ask(port, "POST", "/rank", {"user_id": "u1"})[0] == 200
-            process.send_signal(signal.SIGINT)
-            time.sleep(1.0)
-            assert process.poll() is None  # it waits to write the log
+def test_the_log_is_put_aside_while_another_writes(shop_copy: Workspace, settings: Settings) -> None:
+    with serving(shop_copy) as (process, port), shop_copy.lock(0.0):
+        assert ask(port, "POST", "/rank", {"user_id": "u1"})[0] == 200
+        process.send_signal(signal.SIGINT)
         out, err = process.communicate(timeout=20)
-    assert process.returncode == 0, err
-    assert json.loads(out)["log_rows"] > 0
+        assert process.returncode == 0, err
+        assert len(list(shop_copy.spool.iterdir())) == 1
+    with open_warehouse(shop_copy, settings) as con:
+        assert con.execute("select count(*) from funnel").fetchall() == [(json.loads(out)["log_rows"],)]
 
 
 def test_a_second_signal_ends_at_once(shop_copy: Workspace) -> None:
-    with serving(shop_copy) as (process, port), shop_copy.lock(0.0):
-        assert ask(port, "POST", "/rank", {"user_id": "u1"})[0] == 200
+    head = b"POST /rank HTTP/1.1\r\nHost: here\r\nContent-Type: application/json\r\nContent-Length: 9\r\n\r\n"
+    with (
+        serving(shop_copy, "--deadline-ms", "20000") as (process, port),
+        socket.create_connection(("127.0.0.1", port)) as slow,
+    ):
+        slow.sendall(head)  # and no body, for which the first signal waits
+        time.sleep(0.2)
         process.send_signal(signal.SIGTERM)
         time.sleep(0.5)
+        assert process.poll() is None
         process.send_signal(signal.SIGINT)
         assert process.wait(timeout=2) == 130
 

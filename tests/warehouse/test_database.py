@@ -38,7 +38,7 @@ def test_the_tables_are_those_of_the_schema(ws: Workspace) -> None:
     derived = {"interest_sums", "interest_users", "interests", "interest_priors", "interest_profiles"}
     derived |= {"interest_build", "query_intents", "enrichments", "relevance", "item_attributes"}
     derived |= {"request_queries"}
-    known = {"rejects", "files", "runs", "funnel", "auctions", "schema_version", "catalog"}
+    known = {"rejects", "files", "runs", "funnel", "auctions", "spool_taken", "schema_version", "catalog"}
     assert own == known | derived
 
 
