@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import secrets
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -96,6 +96,9 @@ def load(con: duckdb.DuckDBPyConnection, job: Job) -> Counts:
                 raise _too_big(job, error) from None  # a commit without room has no class of its own
             if refused := refused_by_disk(error):
                 raise refused from None
+            if job.source.format == "parquet" and (readable := _readable(job, error)):
+                job = replace(job, source=readable)
+                continue
             checksum.fingerprint()  # a damaged stream explains the failure better than DuckDB does
             if job.source.format == "parquet" or copy is not None:
                 raise damaged(job.source.name, error) from None
@@ -112,6 +115,18 @@ def _converted(con: duckdb.DuckDBPyConnection, job: Job) -> Input:
 
     job.spool.mkdir(parents=True, exist_ok=True)
     return convert(job.source, _relation(con, job, None, True)[1], job.spool / "converted.parquet")
+
+
+def _readable(job: Job, error: Exception) -> Input | None:
+    """What to read instead of a parquet file whose timestamps DuckDB cannot hold; None: that is not it."""
+    from adstool.ingestion.timestamps import times_as_text, unreadable
+
+    target = job.spool / "readable.parquet"
+    if not unreadable(error) or job.source.path == target:
+        return None
+    log.debug("%s is read as Arrow reads it: %s", job.source.name, first_line(error))
+    job.spool.mkdir(parents=True, exist_ok=True)
+    return times_as_text(job.source, target)
 
 
 def _transaction(

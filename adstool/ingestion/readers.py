@@ -336,8 +336,10 @@ def _parquet_cast(name: str, kind: str) -> tuple[str, str]:
     """A parquet column as something validation knows, and what that is: text, number, time or json."""
     if kind.endswith("]") or kind.startswith(("STRUCT", "MAP", "UNION")):
         return f"to_json({name})", "json"
-    if kind.startswith("TIMESTAMP") or kind == "DATE":
+    if kind.startswith("TIMESTAMP"):
         return f"{name}::timestamp", "time"
+    if kind == "DATE":  # may lie beyond what a timestamp can hold; infinity is refused as out of range
+        return f"if({name} is null, null, coalesce(try_cast({name} as timestamp), 'infinity'))", "time"
     if kind in (*NUMBERS, "UBIGINT", "UHUGEINT", "DOUBLE", "FLOAT") or kind.startswith("DECIMAL"):
         return name, "number"
     return f"{name}::varchar", "text"

@@ -5,6 +5,7 @@ from __future__ import annotations
 import gzip
 import json
 import random
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
@@ -254,3 +255,68 @@ def test_a_line_of_megabytes_is_refused_and_the_next_is_read(shop: Any, monkeypa
 def test_a_name_too_long_to_exist_does_not(shop: Any) -> None:
     with pytest.raises(DataError, match="does not exist"):
         shop.ingest(shop.ws.root / ("x" * 300), table="events")
+
+
+BEYOND = 1 << 62  # milliseconds that no microseconds can hold: DuckDB refuses to read such a file
+
+
+@pytest.mark.parametrize("zone", [None, "Asia/Tokyo"])
+def test_a_moment_beyond_duckdbs_costs_its_row_alone(shop: Any, zone: str | None) -> None:
+    path = shop.ws.root / "events.parquet"
+    moments = [1_790_000_000_001, BEYOND, None, -BEYOND, 253_402_300_800_000, 1_790_000_000_002]
+    table = {
+        "event_id": [f"e{number}" for number in range(6)],
+        "ts": pa.array(moments, pa.timestamp("ms", zone)),
+        "user_id": ["u"] * 6,
+        "item_type": ["ad"] * 6,
+        "action": pa.array(["click"] * 6).dictionary_encode(),
+        "seen": pa.array([1, 2, 3, 4, 5, 10**18], pa.timestamp("ns")),
+        "tags": [["x"]] * 6,
+    }
+    pq.write_table(pa.table(table), path)
+    assert shop.counts(path) == {"events": (6, 2, 0, 4)}
+    first, last = datetime(2026, 9, 21, 14, 13, 20, 1000), datetime(2026, 9, 21, 14, 13, 20, 2000)
+    assert shop.rows("select event_id, ts from events order by 1") == [("e0", first), ("e5", last)]
+    seen = "select attributes ->> 'seen', attributes -> 'tags' from events order by event_id"
+    assert shop.rows(seen)[1] == ("2001-09-09 01:46:40.000000000", '["x"]')
+    refused = shop.rows("select line, reason, row from rejects order by 1")
+    assert [line for line, _, _ in refused] == [2, 3, 4, 5]
+    assert [str(moment) in reason for moment, (_, reason, _) in zip(moments[1:5], refused, strict=True)] == [
+        True, False, True, True,
+    ]  # fmt: skip
+    assert f"timestamp[ms] {BEYOND}" in refused[0][2]
+    assert shop.counts(path) == {"events": (6, 0, 2, 4)}
+
+
+def test_old_parquet_times_beyond_duckdbs_cost_their_rows_alone(shop: Any) -> None:
+    path = shop.ws.root / "events.parquet"
+    moments = [datetime(2026, 9, 21, 1, 2, 3, 4000), datetime(9999, 12, 31)]
+    table = {
+        "event_id": ["e0", "e1"],
+        "ts": pa.array(moments, pa.timestamp("us")),
+        "user_id": ["u", "u"],
+        "item_type": ["ad", "ad"],
+        "action": ["click", "click"],
+    }
+    pq.write_table(pa.table(table), path, use_deprecated_int96_timestamps=True)
+    assert shop.counts(path) == {"events": (2, 1, 0, 1)}
+    assert shop.rows("select ts from events") == [(moments[0],)]
+
+
+def test_days_beyond_all_moments_cost_their_rows_even_where_a_time_may_be_missing(shop: Any) -> None:
+    path = shop.ws.root / "conversions.parquet"
+    days = pa.array([20_000, 2**31 - 1, -(2**31), None], pa.int32()).cast(pa.date32())
+    table = {
+        "conversion_id": ["c0", "c1", "c2", "c3"],
+        "ts": pa.array([datetime(2026, 9, 21)] * 4, pa.timestamp("us")),
+        "user_id": ["u"] * 4,
+        "advertiser_id": ["v"] * 4,
+        "kind": ["purchase"] * 4,
+        "reported_at": days,
+    }
+    pq.write_table(pa.table(table), path)
+    assert shop.counts(path) == {"conversions": (4, 2, 0, 2)}
+    assert shop.rows("select conversion_id, reported_at from conversions order by 1") == [
+        ("c0", datetime(2024, 10, 4)),
+        ("c3", None),
+    ]
