@@ -60,8 +60,9 @@ class Workbench:
 
     @cached_property
     def users(self) -> list[str]:
-        """Ids of up to 50 users of the workspace, whose requests are timed."""
+        """Ids of up to 50 users whose requests are timed; somebody unknown where the workspace has none."""
         from adstool.warehouse import open_warehouse
 
         with open_warehouse(self.workspace, self.settings, read_only=True) as connection:
-            return [row[0] for row in connection.execute("select user_id from users limit 50").fetchall()]
+            rows = connection.execute("select user_id from users limit 50").fetchall()
+        return [row[0] for row in rows] or ["nobody"]
