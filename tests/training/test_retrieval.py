@@ -24,7 +24,8 @@ EXAMPLES = make_examples(15000)
 
 
 def retrieval_task(negatives: int = 32) -> tuple[retrieval.RetrievalTask, object]:
-    options = TrainOptions(epochs=10, batch_size=128, overrides={"learning_rate": "0.01"})
+    exact = {"learning_rate": "0.01", "precision": "fp32"}  # alike on machines with bf16 and without
+    options = TrainOptions(epochs=10, batch_size=128, overrides=exact)
     plan = make_plan(Settings(), options, retrieval.PRESETS, TwoTowerConfig, retrieval.RetrievalTaskConfig)
     model = retrieval.build_retrieval(EXAMPLES.spec(), plan)
     task = retrieval.RetrievalTask(model, EXAMPLES, retrieval.RetrievalTaskConfig(negatives))
