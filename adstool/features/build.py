@@ -21,6 +21,7 @@ from adstool.features.engagements import Engagements, content_summary
 from adstool.features.finish import finish
 from adstool.features.items import ItemTable
 from adstool.features.log import CodedLog, coded_log
+from adstool.features.mapping import read_scattered
 from adstool.features.singles import hour_and_weekday, single_values
 from adstool.features.spec import FeatureSpec
 from adstool.progress import track
@@ -63,7 +64,7 @@ class _Build:
         starts = range(0, self.rows, CHUNK)
         return list(track([slice(s, min(s + CHUNK, self.rows)) for s in starts], label, unit="chunk"))
 
-    def create(self, name: str, dtype: type[np.generic], shape: tuple[int, ...]) -> np.ndarray:
+    def create(self, name: str, dtype: type[np.generic], shape: tuple[int, ...]) -> np.memmap[Any, Any]:
         return mapped_array(self.directory / f"{name}.npy", dtype, shape)
 
 
@@ -201,6 +202,7 @@ def _write_content(build: _Build) -> None:
         end = np.arange(at, min(at + step, len(engagements))) + 1
         places = engagements.recent(engagements.offsets[user[end - 1]], end, spec.content_recent)
         table[end] = content_summary(engagements, places, content, spec.content_decay)
+    read_scattered(table)
     build.arrays["content_summaries"] = table
 
 

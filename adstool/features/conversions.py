@@ -14,8 +14,8 @@ from adstool.config import Action, ConversionSettings, Settings
 from adstool.errors import DataError, UsageError
 from adstool.features.cache import built_folder
 from adstool.features.dataset import Dataset
-from adstool.features.items import mapped
 from adstool.features.log import coded_entities
+from adstool.features.mapping import mapped
 from adstool.progress import log
 from adstool.warehouse import load_sql
 from adstool.workspace import Workspace, read_json, write_json

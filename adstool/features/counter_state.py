@@ -10,8 +10,9 @@ from typing import Any
 import numpy as np
 
 from adstool.features.counters import Raw, count_state, decay, hours_since
-from adstool.features.items import ItemTable, mapped
+from adstool.features.items import ItemTable
 from adstool.features.log import CodedLog, EntitySizes
+from adstool.features.mapping import mapped
 from adstool.features.spec import ENGAGED, IMPRESSION, Counter, FeatureSpec
 from adstool.workspace import write_array
 

@@ -22,7 +22,8 @@ from adstool.features.engagements import (
     history_content,
     read_history,
 )
-from adstool.features.items import ItemTable, mapped
+from adstool.features.items import ItemTable
+from adstool.features.mapping import mapped
 from adstool.features.nearest import Likeness, nearest_inputs, nearest_of_examples, stored
 from adstool.features.spec import default_spec
 from adstool.features.users import UserTable
@@ -76,8 +77,11 @@ class Dataset:
         self.engagements = Engagements.load(directory)
         self.surfaces: list[str] = read_json(directory / "surfaces.json")
         self.splits = {k: slice(*bounds) for k, bounds in read_json(directory / "splits.json").items()}
+        self.mapped_bytes = 0  # of all columns and summaries
         for name in ("categorical", "numeric", "labels", "content_summaries", *EXAMPLE_ARRAYS):
-            setattr(self, name, mapped(directory / f"{name}.npy"))
+            column = mapped(directory / f"{name}.npy", scattered=True)
+            self.mapped_bytes += column.nbytes
+            setattr(self, name, column)
         self.user_content = UserContent(self.content_summaries, self.history_start, self.history_end)
         self._nearest: dict[int, np.ndarray] = {}
         self._codes = self.encoder.history_codes(items)[:2]

@@ -13,7 +13,7 @@ from pathlib import Path
 import numpy as np
 
 from adstool.errors import AdstoolError
-from adstool.features.items import mapped
+from adstool.features.mapping import mapped
 from adstool.workspace import write_array
 
 HOUR = 3_600_000_000  # microseconds

@@ -16,7 +16,7 @@ from adstool.config import Settings
 from adstool.content.interests import category_intents, snapshot
 from adstool.content.text import CategoryWords, normalise, tokens
 from adstool.errors import AdstoolError
-from adstool.features.items import mapped
+from adstool.features.mapping import mapped
 from adstool.features.users import UserTable
 from adstool.workspace import write_array, write_table
 

@@ -17,17 +17,13 @@ import pyarrow.parquet as pq
 from adstool.content.codebooks import NO_CODE, SemanticIds
 from adstool.content.text import CategoryWords, TokenIndex
 from adstool.errors import AdstoolError
+from adstool.features.mapping import mapped
 from adstool.warehouse import load_sql
 from adstool.workspace import write_array, write_table
 
 NO_TIME = np.iinfo(np.int64).min  # a time that is not known
 _RUN = b"semantic"  # in the table's metadata: the run that made the codes
 _CODE = "semantic_code_"  # columns: the code of every level, from 1
-
-
-def mapped(path: Path) -> np.ndarray:
-    """The array of a .npy file, memory-mapped; a plain array, whose indexing costs less than np.memmap's."""
-    return np.asarray(np.load(path, mmap_mode="r"))
 
 
 class ItemTable:

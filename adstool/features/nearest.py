@@ -14,7 +14,8 @@ from pathlib import Path
 import numpy as np
 
 from adstool.features.engagements import Engagements, history_content, read_history
-from adstool.features.items import ItemTable, mapped
+from adstool.features.items import ItemTable
+from adstool.features.mapping import mapped
 from adstool.workspace import write_array
 
 WINDOW = 10_000  # newest events of a user that are looked through

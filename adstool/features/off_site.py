@@ -8,8 +8,8 @@ from pathlib import Path
 import numpy as np
 
 from adstool.errors import AdstoolError
-from adstool.features.items import mapped
 from adstool.features.log import FOREVER, CodedLog
+from adstool.features.mapping import mapped
 from adstool.warehouse import load_sql
 from adstool.workspace import write_array
 

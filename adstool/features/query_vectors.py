@@ -16,8 +16,8 @@ import pyarrow.parquet as pq
 
 from adstool.content.text import normalise
 from adstool.errors import AdstoolError
-from adstool.features.items import mapped
 from adstool.features.log import FOREVER, CodedLog
+from adstool.features.mapping import mapped
 from adstool.features.spec import ENGAGED
 from adstool.warehouse import load_sql
 from adstool.workspace import write_array, write_table

@@ -13,7 +13,7 @@ import numpy as np
 
 from adstool.content.kmeans import kmeans, nearest
 from adstool.errors import AdstoolError
-from adstool.features.items import mapped
+from adstool.features.mapping import mapped
 from adstool.serving.rows import Rows, load_rows, save_rows
 
 SAMPLED = 64  # vectors a cluster from which the centres are learned

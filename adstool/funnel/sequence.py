@@ -10,7 +10,8 @@ import numpy as np
 
 from adstool.errors import AdstoolError
 from adstool.features.item_codes import FILE, ItemCodes, code_sequence
-from adstool.features.items import ItemTable, mapped
+from adstool.features.items import ItemTable
+from adstool.features.mapping import mapped
 from adstool.features.state import RequestContext, ServingState
 from adstool.funnel.ann import ExactIndex, VectorIndex
 from adstool.serving.scorer import GraphSession
