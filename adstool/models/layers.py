@@ -149,7 +149,8 @@ def _turn_bins(module: nn.Module, state: dict[str, Any], prefix: str, *_: Any) -
 def quantile_edges(values: Tensor, bins: int) -> Tensor:
     """Edges [M, bins + 1] at the quantiles of the columns of `values` [N, M], for PiecewiseLinear."""
     points = torch.linspace(0.0, 1.0, bins + 1)
-    return torch.quantile(values, points, dim=0).T.contiguous()
+    # A column at a time: torch sorts copies of all that it is given.
+    return torch.stack([torch.quantile(column, points) for column in values.T])
 
 
 class HistoryPool(nn.Module):

@@ -15,6 +15,28 @@ Rows = NDArray[np.int64]
 
 BLOCK = 4096  # neighbouring rows that are read together
 WINDOW = 1 << 20  # rows shuffled among each other at a time
+LEAST_BLOCKS = 16  # of a window: neighbours in time are much alike, so that fewer would hardly be a shuffle
+HELD = 700_000_000  # bytes that torch, a model and its batches take beside the rows
+PREDICTED = 8192  # rows predicted at once
+FEW = 2_000_000_000  # bytes, below which what a model holds of so many rows counts
+
+
+def window_rows(rows: int, mapped_bytes: int, available: int | None) -> int:
+    """How many rows `epoch_batches` shuffles among each other, WINDOW at most.
+
+    mapped_bytes: of the memory-mapped arrays that the rows are read from; available: bytes this process may
+    use, None where nothing tells. A window that the page cache does not hold would be read from disk anew for
+    every batch: where less than twice the arrays is left beside HELD, a window takes a quarter of what is.
+    """
+    if available is None or not mapped_bytes or 2 * mapped_bytes <= available - HELD:
+        return WINDOW
+    fitting = max(available - HELD, 0) // 4 * rows // mapped_bytes
+    return min(max(fitting // BLOCK, LEAST_BLOCKS) * BLOCK, WINDOW)
+
+
+def predicted_rows(available: int | None) -> int:
+    """How many rows are predicted at once: PREDICTED, a quarter of it where `available` bytes are few."""
+    return PREDICTED // 4 if available is not None and available < FEW else PREDICTED
 
 
 def epoch_batches(

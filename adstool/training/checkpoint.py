@@ -14,6 +14,7 @@ from torch import Tensor
 from torch.optim import Optimizer
 
 from adstool.progress import log
+from adstool.training.batches import WINDOW
 from adstool.workspace import whole_file
 
 NAME = "checkpoint.safetensors"
@@ -35,6 +36,7 @@ class Progress:
     trained_rows: int = 0
     finished: bool = False
     curve: list[dict[str, float]] = field(default_factory=list)
+    window: int = WINDOW  # of epoch_batches: the order holds wherever training goes on
 
 
 @dataclass

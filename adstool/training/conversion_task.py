@@ -33,13 +33,12 @@ from adstool.training.conversion_losses import (
     value_loss,
 )
 from adstool.training.delay import METHODS
-from adstool.training.predict import gather
+from adstool.training.predict import gather, row_parts
 from adstool.training.sequences import mask_time
 
 if TYPE_CHECKING:
     from adstool.features.dataset import Dataset
 
-CHUNK = 8192  # rows predicted at once
 LOSSES = ("escm2-ips", "escm2-dr", "esmm", "clicks")
 VALUES = ("tweedie", "lognormal")
 # By delay, the outputs beside the served ones that training reads.
@@ -98,7 +97,7 @@ class ConversionTask:
         self.model, self.dataset, self.data, self.config = model, dataset, data, config
         self.kinds = len(data.kinds)
         self.scales = scales
-        self.rows = len(data.train)
+        self.rows, self.mapped_bytes = len(data.train), dataset.mapped_bytes
         self.edges = torch.from_numpy(data.delay_edges)  # days, of the buckets of delays
         self.aside = {
             name: 1 + 2 * self.kinds + self.kinds * place for place, name in enumerate(aside_groups(config))
@@ -110,7 +109,7 @@ class ConversionTask:
         mask_time(self.model.config, batch, rng)
         return batch
 
-    def _load(self, seen: Observations, rows: Rows) -> Batch:
+    def _load(self, seen: Observations, rows: Rows | slice) -> Batch:
         model = self.model
         lengths = model.config.history_used, model.config.long_history
         batch = gather(self.dataset, model.input_names, seen.row[rows], *lengths)
@@ -210,8 +209,8 @@ class ConversionTask:
     def _outputs(self, seen: Observations, rows: Rows) -> Iterator[tuple[Tensor, Batch]]:
         """All outputs (logits, those aside included) of observations, some at a time."""
         device = next(self.model.parameters()).device
-        for start in range(0, len(rows), CHUNK):
-            batch = self._load(seen, rows[start : start + CHUNK])
+        for part in row_parts(rows):
+            batch = self._load(seen, part)
             batch = {name: value.to(device) for name, value in batch.items()}
             yield self.model.with_penalty(batch)[0].float(), batch
 

@@ -53,6 +53,8 @@ class Examples(Protocol):
     def actions(self) -> Sequence[Action]: ...
     @property
     def fingerprint(self) -> str: ...
+    @property
+    def mapped_bytes(self) -> int: ...  # of all these columns, 0 for those in memory
 
 
 def load_training_data(ws: Workspace, settings: Settings, con: duckdb.DuckDBPyConnection) -> Dataset:

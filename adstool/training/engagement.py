@@ -98,7 +98,7 @@ class EngagementTask:
     ) -> None:
         self.name, self.model, self.examples, self.config = name, model, examples, config
         self.kept, self.boost = thinned(examples, config.negatives)
-        self.rows = len(self.kept)
+        self.rows, self.mapped_bytes = len(self.kept), examples.mapped_bytes
 
     def load(self, rows: Rows, rng: np.random.Generator) -> Batch:
         """Inputs, labels and weights of training rows."""
@@ -175,7 +175,7 @@ def build_engagement(spec: InputSpec, plan: Plan, examples: Examples) -> Engagem
 def set_bins(model: EngagementModel, numeric: np.ndarray, rows: Rows) -> None:
     """Put the edges of the model's bins at the quantiles of a sample of these rows of numeric [N, M]."""
     if model.bins is not None:
-        sample = np.array(numeric[rows[:: max(len(rows) // EDGE_SAMPLE, 1)]], dtype=np.float32)
+        sample = np.asarray(numeric[rows[:: max(len(rows) // EDGE_SAMPLE, 1)]], dtype=np.float32)
         model.bins.set_edges(quantile_edges(torch.from_numpy(sample), model.bins.bins))
 
 

@@ -69,6 +69,11 @@ class FlatExamples:
         """Every row counts the same."""
         return np.broadcast_to(np.float32(1.0), len(self.labels))
 
+    @property
+    def mapped_bytes(self) -> int:
+        """Bytes of the columns."""
+        return self.categorical.nbytes + self.numeric.nbytes + self.labels.nbytes
+
     def spec(self) -> InputSpec:
         """What a model of these columns reads."""
         vocabularies = self.encoder.vocabularies

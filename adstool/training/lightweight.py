@@ -102,6 +102,7 @@ class LightweightTask:
         self.model, self.examples, self.config, self.lessons = model, examples, config, lessons
         train = examples.splits["train"]
         self.first, self.rows = train.start, train.stop - train.start
+        self.mapped_bytes = examples.mapped_bytes
         self.inputs = model.input_names
         engaged = engaged_rows(examples, train)
         self.engaged = np.zeros(self.rows, dtype=bool)

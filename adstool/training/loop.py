@@ -19,7 +19,7 @@ from adstool import progress
 from adstool.device import Device
 from adstool.errors import AdstoolError
 from adstool.models.inputs import Batch
-from adstool.training.batches import Rows, batch_count, epoch_batches, prefetch
+from adstool.training.batches import Rows, batch_count, epoch_batches, prefetch, window_rows
 from adstool.training.checkpoint import (
     Progress,
     State,
@@ -32,6 +32,7 @@ from adstool.training.checkpoint import (
 )
 from adstool.training.loop_config import LoopConfig
 from adstool.training.optimizers import make_optimizers, precision_of, threads_for
+from adstool.warehouse.memory import available_bytes
 
 Part = tuple[int, Batch]  # rows and their tensors: a batch is taken in one part, or in several
 
@@ -41,6 +42,7 @@ class Task(Protocol):
 
     name: str
     rows: int  # training examples, numbered 0 .. rows - 1
+    mapped_bytes: int  # of the memory-mapped arrays that they are read from, 0 for none
 
     @property
     def model(self) -> nn.Module:
@@ -135,6 +137,8 @@ class _Fit:
         self.model = task.model.to(device.torch)
         self.dense, self.optimizers = make_optimizers(self.model, config, device)
         self.progress = Progress()
+        if cluster is None:  # machines of a cluster differ in memory, and must agree on the order
+            self.progress.window = window_rows(task.rows, task.mapped_bytes, available_bytes())
         self.best: dict[str, Tensor] = {}
         self.mean: dict[str, Tensor] = _copy(self.model) if config.average > 0 else {}
         self.steps = batch_count(task.rows, config.batch_size)
@@ -193,7 +197,8 @@ class _Fit:
     def _jobs(self) -> Iterator[partial[tuple[Rows, list[Part]]]]:
         """The epoch's remaining batches; each has its own random stream, so reading ahead changes nothing."""
         seed, epoch = self.config.seed, self.progress.epoch
-        order = epoch_batches(self.task.rows, self.config.batch_size, np.random.default_rng((seed, epoch)))
+        rng = np.random.default_rng((seed, epoch))
+        order = epoch_batches(self.task.rows, self.config.batch_size, rng, window=self.progress.window)
         for step, rows in itertools.islice(enumerate(order), self.progress.step, None):
             yield partial(self._load, rows, (seed, epoch, step + 1))
 

@@ -13,7 +13,8 @@ from torch import nn
 
 from adstool.features.engagements import NEAREST_INPUTS
 from adstool.models.inputs import Batch
-from adstool.training.batches import Rows
+from adstool.training.batches import Rows, predicted_rows
+from adstool.warehouse.memory import available_bytes
 
 if TYPE_CHECKING:
     from adstool.models.engagement import EngagementModel
@@ -71,15 +72,13 @@ def predict_amounts(model: EngagementModel, examples: Examples, rows: slice) -> 
     def expected(batch: Batch) -> torch.Tensor:
         return model.served(batch)[:, heads:] * amounts.typical
 
-    return _predict(model, expected, examples, rows, 8192, len(amounts.columns))
+    return _predict(model, expected, examples, rows, len(amounts.columns))
 
 
 @torch.inference_mode()
-def predict_logits(
-    model: nn.Module, examples: Examples, rows: Rows | slice, batch_size: int = 8192
-) -> NDArray[Any]:
+def predict_logits(model: nn.Module, examples: Examples, rows: Rows | slice) -> NDArray[Any]:
     """The logits [n, A] (float32) of a model with `input_names` over some rows, in evaluation mode."""
-    return _predict(model, model, examples, rows, batch_size, len(model.output_names))  # type: ignore[arg-type]
+    return _predict(model, model, examples, rows, len(model.output_names))  # type: ignore[arg-type]
 
 
 def _predict(
@@ -87,22 +86,26 @@ def _predict(
     compute: Callable[[Batch], torch.Tensor],
     examples: Examples,
     rows: Rows | slice,
-    batch_size: int,
     width: int,
 ) -> NDArray[Any]:
     device = next(model.parameters()).device
     training = model.training
     model.eval()
     lengths = (getattr(model.config, "history_used", None), getattr(model.config, "long_history", 0))
-    parts = []
-    for part in _parts(rows, batch_size):
+    count = rows.stop - rows.start if isinstance(rows, slice) else len(rows)
+    found, at = np.empty((max(count, 0), width), dtype=np.float32), 0
+    for part in row_parts(rows):
         batch = gather(examples, model.input_names, part, *lengths)  # type: ignore[arg-type]
-        parts.append(compute({k: v.to(device) for k, v in batch.items()}).float().cpu().numpy())
+        computed = compute({k: v.to(device) for k, v in batch.items()}).float().cpu().numpy()
+        found[at : at + len(computed)] = computed
+        at += len(computed)
     model.train(training)
-    return np.concatenate(parts) if parts else np.empty((0, width), dtype=np.float32)
+    return found
 
 
-def _parts(rows: Rows | slice, size: int) -> Iterator[Rows | slice]:
+def row_parts(rows: Rows | slice) -> Iterator[Rows | slice]:
+    """These rows, as many at a time as are predicted at once."""
+    size = predicted_rows(available_bytes())
     if isinstance(rows, slice):
         for start in range(rows.start, rows.stop, size):
             yield slice(start, min(start + size, rows.stop))

@@ -29,7 +29,7 @@ from adstool.training.losses import (
 )
 from adstool.training.metrics import ranks_of, recall_at
 from adstool.training.options import Plan, TrainOptions, TrainResult, make_plan
-from adstool.training.predict import gather
+from adstool.training.predict import gather, row_parts
 from adstool.training.record import fingerprint_of, finish_run, fit_run
 from adstool.training.retrieval_conversions import HEAD, Converted, load_converted
 from adstool.workspace import Workspace
@@ -77,7 +77,7 @@ class RetrievalTask:
             self.converted_share = converted.share(np.asarray(examples.item_row))
         train = examples.splits["train"]
         self.engaged = engaged_rows(examples, train)
-        self.rows = len(self.engaged)
+        self.rows, self.mapped_bytes = len(self.engaged), examples.mapped_bytes
         if self.rows == 0:
             raise DataError(
                 "The log holds no impression that was engaged with before its last parts: nothing to learn.",
@@ -238,8 +238,8 @@ class RetrievalTask:
         names = self.model.user_inputs if side == "user" else self.model.item_inputs
         device = next(self.model.parameters()).device
         parts = []
-        for start in range(0, len(rows), 8192):
-            batch = gather(self.examples, names, rows[start : start + 8192], self.model.config.history_used)
+        for part in row_parts(rows):
+            batch = gather(self.examples, names, part, self.model.config.history_used)
             parts.append(encode({k: v.to(device) for k, v in batch.items()}).float().cpu().numpy())
         return np.concatenate(parts)
 

@@ -67,6 +67,7 @@ class SequenceTask:
     """
 
     name = "users"
+    mapped_bytes = 0
 
     def __init__(
         self, model: UserSequence, sequences: Sequence[Codes], held: Held, config: SequenceTaskConfig

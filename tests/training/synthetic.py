@@ -43,6 +43,7 @@ class SyntheticExamples:
     probability: np.ndarray  # true, [N, A]
     fingerprint: str = "synthetic"
     content_dim: int = 6
+    mapped_bytes: int = 0
     encoder: PlainEncoder = field(default_factory=PlainEncoder)
 
     def history_content(self, rows: slice | np.ndarray, length: int) -> np.ndarray:

@@ -15,7 +15,7 @@ from training.synthetic import SyntheticExamples, make_examples
 from adstool.config import Settings
 from adstool.errors import AdstoolError
 from adstool.models.engagement import EngagementConfig
-from adstool.training.batches import batch_count, epoch_batches, prefetch
+from adstool.training.batches import WINDOW, batch_count, epoch_batches, prefetch, window_rows
 from adstool.training.checkpoint import NAME, load_checkpoint
 from adstool.training.engagement import (
     PRESETS,
@@ -26,6 +26,7 @@ from adstool.training.engagement import (
 )
 from adstool.training.loop import FitResult, fit
 from adstool.training.options import Plan, TrainOptions, make_plan
+from adstool.training.predict import predict_logits
 from adstool.training.record import training_device
 
 SMALL = {"hidden": "16", "cross_rank": "8", "precision": "fp32"}
@@ -85,6 +86,57 @@ def test_an_epoch_sees_every_row_once(rows: int, block: int, window: int) -> Non
 def test_a_window_reads_neighbours_only() -> None:
     first = next(epoch_batches(100_000, 512, np.random.default_rng(0), block=256, window=512))
     assert len(np.unique(first // 256)) == 2  # of 391 blocks
+
+
+@pytest.mark.parametrize(
+    ("mapped", "available", "window"),
+    [
+        (10**9, None, WINDOW),
+        (0, 10**8, WINDOW),
+        (10**9, 2_700_000_000, WINDOW),  # twice the arrays beside 700 MB
+        (10**9, 2_699_999_999, 122 * 4096),  # a quarter of 2 GB is half of the rows
+        (10**9, 10**9, 18 * 4096),  # 75 MB, of 1 kB a row
+        (10**9, 10**8, 16 * 4096),
+        (10**6, 700_000_001, 16 * 4096),
+    ],
+)
+def test_a_window_is_what_memory_holds(mapped: int, available: int | None, window: int) -> None:
+    assert window_rows(1_000_000, mapped, available) == window
+
+
+@pytest.mark.parametrize(
+    ("available", "sizes"),
+    [(None, [8192, 808]), (2_000_000_000, [8192, 808]), (1_999_999_999, [2048] * 4 + [808])],
+)
+def test_fewer_rows_are_predicted_at_once_where_memory_is_small(
+    available: int | None, sizes: list[int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    examples, seen = make_examples(9000), []
+    model = task_of(examples, plan_of()).model
+    expected = predict_logits(model, examples, slice(0, 9000))
+    monkeypatch.setattr("adstool.training.predict.available_bytes", lambda: available)
+    model.register_forward_pre_hook(lambda _, given: seen.append(len(given[0]["numeric"])))
+    found = predict_logits(model, examples, np.arange(9000))
+    assert seen == sizes
+    assert found.shape == (9000, 2)
+    assert np.allclose(found, expected, rtol=0, atol=1e-5)
+
+
+def test_with_more_memory_a_training_goes_on_in_the_order_it_began(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    examples, plan = make_examples(9000), plan_of(checkpoint_seconds=0.0, epochs=1)
+    (tmp_path / "whole").mkdir()
+    (tmp_path / "cut").mkdir()
+    _, in_one_window = fitted(examples, plan, tmp_path)
+    with monkeypatch.context() as patched:
+        patched.setattr("adstool.training.loop.window_rows", lambda *_: 4096)
+        _, expected = fitted(examples, plan, tmp_path / "whole")
+        with pytest.raises(Killed):
+            fitted(examples, plan, tmp_path / "cut", DyingTask(task_of(examples, plan), 12))
+    _, weights = fitted(examples, plan, tmp_path / "cut")
+    assert same(weights, expected)
+    assert not same(weights, in_one_window)
 
 
 def test_prefetch_keeps_order_and_raises_where_the_error_was() -> None:
