@@ -21,16 +21,21 @@ class AdstoolError(Exception):
     """Something failed that the user can act on.
 
     `message` says what happened and where (file, row, option) in a sentence, which gets its full stop here
-    where it ends with the words of somebody else; `hint` says what to try.
+    where it ends with the words of somebody else; `hint` says what to try. Of what is longer than two
+    thousand characters, because it repeats a huge value, the middle is left out.
     """
 
     exit_code = 1
 
     def __init__(self, message: str, hint: str = "") -> None:
-        message = message.rstrip()
+        message = _shortened(message.rstrip())
         self.message = message if message.endswith((".", "!", "?")) else f"{message}."
         super().__init__(self.message)
-        self.hint = hint
+        self.hint = _shortened(hint)
+
+
+def _shortened(text: str) -> str:
+    return text if len(text) <= 2000 else f"{text[:1500]} ... {text[-490:]}"
 
 
 class UsageError(AdstoolError):

@@ -163,3 +163,12 @@ def test_a_choice_names_the_nearest_and_few_names_whole() -> None:
 )
 def test_a_message_that_ends_with_somebody_elses_words_gets_its_full_stop(given: str, said: str) -> None:
     assert AdstoolError(given).message == said
+
+
+def test_the_middle_of_a_huge_value_is_left_out() -> None:
+    error = AdstoolError(f"There is no format '{'x' * 5000}'", f"Try '{'y' * 5000}' instead")
+    assert len(error.message) < 2010
+    assert len(error.hint) < 2010
+    assert error.message.startswith("There is no format 'xxx")
+    assert error.message.endswith("xxx'.")
+    assert error.hint.endswith("yyy' instead")
