@@ -248,6 +248,7 @@ SECTIONS: tuple[str, ...] = tuple(
     f.name for f in fields(Settings) if f.name not in ("actions", "formats", "origins")
 )
 ENVIRONMENT_ONLY = {"ADSTOOL_WORKSPACE", "ADSTOOL_CONFIG"}  # read by the command line itself
+MOST_THREADS = 1024
 
 
 def load_settings(
@@ -312,7 +313,12 @@ def _set(
         known = [f"{section}.{name}" for name in hints]
         raise _unknown(dotted, known, where)
     refuse_secret(dotted, value, where)
-    values[section][key] = _convert(dotted, value, hints[key], where)
+    values[section][key] = converted = _convert(dotted, value, hints[key], where)
+    if key == "threads" and not 0 <= converted <= MOST_THREADS:  # of too many, libraries end the process
+        raise AdstoolError(
+            f"{where}: {dotted} = {quoted(converted)} is no number from 0 to {MOST_THREADS}.",
+            "0 takes all cores.",
+        )
     origins[dotted] = where
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import glob
 import json
 import os
 import re
@@ -216,6 +217,14 @@ def whole_file(path: Path) -> Iterator[Path]:
         os.replace(temporary, path)
     finally:
         temporary.unlink(missing_ok=True)
+
+
+def clear_leftovers(path: Path) -> None:
+    """Take away what killed writers of `path` left beside it, where no writer of a workspace comes by."""
+    for left in path.parent.glob(f".{glob.escape(path.name)}.*.tmp"):
+        temporary = _TEMPORARY.fullmatch(left.name)
+        if temporary is not None and not alive(int(temporary["process"] or 0)):
+            left.unlink(missing_ok=True)
 
 
 def write_text(path: Path, text: str) -> None:

@@ -73,6 +73,8 @@ def test_an_unknown_key_names_the_nearest_known_one(tmp_path: Path, text: str, n
         "[auction]\nreserve = 1" + "0" * 400 + "\n",
         "[funnel]\nslate = 1" + "0" * 5000 + "\n",
         "[features]\nhalf_life_days = [1.0, inf]\n",
+        "[funnel]\nthreads = 1000000\n",  # the kernel would end a process of so many
+        "[warehouse]\nthreads = -1\n",
         "actions = [3]\n",
         "[funnel]\nslate = " + "[" * 5000 + "\n",
         "[funnel]\nslate = '" + "z" * 100_000 + "'\n",

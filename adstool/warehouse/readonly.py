@@ -20,7 +20,7 @@ import pyarrow.parquet as pq
 from adstool.config import Settings
 from adstool.errors import AdstoolError, UsageError
 from adstool.warehouse.database import open_warehouse
-from adstool.workspace import Workspace, whole_file
+from adstool.workspace import Workspace, clear_leftovers, whole_file
 
 SUFFIXES = (".csv", ".jsonl", ".parquet")
 READING = ("SELECT", "EXPLAIN", "CALL", "PRAGMA")
@@ -84,6 +84,7 @@ class Answer:
             raise AdstoolError(f"{target.parent} does not exist.", "Make the folder first.")
         writers = {".jsonl": self._write_jsonl, ".csv": self._write_csv, ".parquet": self._write_parquet}
         try:
+            clear_leftovers(target)
             with whole_file(target) as temporary:
                 return writers[target.suffix](temporary)
         except OSError as error:

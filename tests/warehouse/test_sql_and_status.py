@@ -60,6 +60,7 @@ def test_rows_as_json_and_as_a_table(workspace: Path) -> None:
 @pytest.mark.parametrize("suffix", ["csv", "jsonl", "parquet"])
 def test_output_to_a_file(workspace: Path, tmp_path: Path, suffix: str) -> None:
     target = tmp_path / f"out.{suffix}"
+    (tmp_path / f".{target.name}.999999999.tmp").write_text("of a killed writer")
     with locked_down(Workspace(workspace), load_settings(None, environment={})) as con:
         answer = Answer(con, "select user_id, signup_at, {'a': [1]} as deep from users order by 1")
         assert answer.write(target) == 2
