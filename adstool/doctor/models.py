@@ -58,10 +58,14 @@ def one_model(ws: Workspace, folder: Path) -> Check:
 
 
 def damaged(run: Path) -> Iterator[str]:
-    """Files of a run that cannot be opened, each with why; every file is looked at by what it is."""
+    """Files of a run that cannot be opened, each with why; every file is looked at by what it is.
+
+    What a killed verb left under a hidden name is no part of the run.
+    """
     for path in sorted(run.rglob("*")):
         opened = _OPEN.get(path.suffix)
-        if opened is None or not path.is_file():
+        hidden = any(part.startswith(".") for part in path.relative_to(run).parts)
+        if opened is None or hidden or not path.is_file():
             continue
         try:
             opened(path)

@@ -146,6 +146,8 @@ def test_a_damaged_file_of_a_run(shop: Workspace, tmp_path: Path, kind: str) -> 
     run.mkdir()
     copy = run / source.name
     copy.write_bytes(source.read_bytes())
+    (run / f".{kind}.1.tmp").mkdir()  # of a killed verb: no part of the run
+    (run / f".{kind}.1.tmp" / f"half.{kind}").write_bytes(b"")
     assert list(models.damaged(run)) == []
     cut(copy)
     assert [str(copy) in found for found in models.damaged(run)] == [True]

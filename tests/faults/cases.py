@@ -28,6 +28,7 @@ class Case:
     before: str  # the state in which it is called, one of STATES
     codes: tuple[int, ...] = (0,)  # how it may end undisturbed
     chain: int = 1  # kills, one after another, before what stands is judged
+    timed: tuple[str, ...] = ()  # files whose content depends on measured times
 
     def line(self, base: Path, *more: str) -> list[str]:
         """The words of the command line."""
@@ -79,7 +80,7 @@ CASES = (
     Case("calibrate", ("calibrate", "engagement"), "trained"),
     Case("quantize", ("quantize", "engagement"), "trained", codes=(0, 3)),
     Case("index", ("index",), "trained"),
-    Case("index --tune", ("index", "--tune"), "indexed"),
+    Case("index --tune", ("index", "--tune"), "indexed", timed=("models/index/index.json",)),
     Case("quota", ("quota",), "indexed"),
     Case("rank", ("rank", "--requests", "{extra}/requests.jsonl"), "indexed"),
     Case("evaluate", ("evaluate",), "indexed"),

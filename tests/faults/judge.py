@@ -81,7 +81,7 @@ class Court:
                 raise RuntimeError(f"{case.name} undisturbed ends with {done.code}: {done.err}")
             states.append(aside(state.state_of, self.work))
             sizes.append(_size(self.work) - before)
-        unstable = state.differences(*states)
+        unstable = sorted({*state.differences(*states), *case.timed})
         found = Reference(done.seconds, done.changes, max(sizes), states[0], unstable)
         path.parent.mkdir(exist_ok=True)
         path.write_text(json.dumps(asdict(found)))
