@@ -8,6 +8,7 @@ with final as (
         count(*) filter (where kept) as kept
     from funnel
     group by stage
+    order by list_position(['retrieval', 'lightweight', 'heavy', 'auction'], stage)
 )
 
 select * from final

@@ -1,19 +1,19 @@
 -- Rows of every outside table and of the refused rows, with what was read from files.
 -- grain: a table; columns: table_name, rows, read, duplicate, rejected
 with counted as (
-    select 'users' as table_name, count(*) as rows from users
+    select 1 as place, 'users' as table_name, count(*) as rows from users
     union all
-    select 'pins', count(*) from pins
+    select 2, 'pins', count(*) from pins
     union all
-    select 'advertisers', count(*) from advertisers
+    select 3, 'advertisers', count(*) from advertisers
     union all
-    select 'campaigns', count(*) from campaigns
+    select 4, 'campaigns', count(*) from campaigns
     union all
-    select 'ads', count(*) from ads
+    select 5, 'ads', count(*) from ads
     union all
-    select 'events', count(*) from events
+    select 6, 'events', count(*) from events
     union all
-    select 'conversions', count(*) from conversions
+    select 7, 'conversions', count(*) from conversions
 ),
 
 loaded as (
@@ -35,6 +35,7 @@ final as (
         coalesce(rejected, 0) as rejected
     from counted
     left join loaded using (table_name)
+    order by place
 )
 
 select * from final
