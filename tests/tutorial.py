@@ -139,11 +139,7 @@ def perform(tutorial: str, folder: Path, made: dict[str, str] | None = None) -> 
     site, port, status = folder / ".site", _free_port(), 0
     environment = {name: value for name, value in os.environ.items() if not name.startswith("ADSTOOL_")}
     environment |= {"PYTHONPATH": str(site), "SAMPLE_DATA": str(FOLDER)}
-    python = f'"{sys.executable}"'
-    shell = (
-        f'adstool() {{ {python} -m adstool "$@"; }}; python() {{ {python} "$@"; }}\n'
-        f'pip() {{ {python} -m pip "$@" -q --no-deps --no-build-isolation --target "{site}"; }}\n'
-    )
+    environment["PATH"] = os.pathsep.join([str(_commands(folder / ".bin", site)), os.environ["PATH"]])
     for step in steps((FOLDER / tutorial).read_text(encoding="utf-8")):
         if step.file:
             write(folder / step.file, step.content)
@@ -152,7 +148,7 @@ def perform(tutorial: str, folder: Path, made: dict[str, str] | None = None) -> 
         elif made and step.command in made:
             yield Done(step, made[step.command], 0)
         else:
-            script = f"{shell}(exit {status})\n{step.command.replace('8080', str(port))}"
+            script = f"(exit {status})\n{step.command.replace('8080', str(port))}"
             done = subprocess.run(
                 ["bash", "-c", script],
                 cwd=folder,
@@ -164,6 +160,19 @@ def perform(tutorial: str, folder: Path, made: dict[str, str] | None = None) -> 
             )
             status = done.returncode
             yield Done(step, done.stdout, status)
+
+
+def _commands(folder: Path, site: Path) -> Path:
+    """`folder` with scripts that become what they start, so that a signal to one reaches it."""
+    folder.mkdir(exist_ok=True)
+    for name, words in (
+        ("adstool", '-m adstool "$@"'),
+        ("python", '"$@"'),
+        ("pip", f'-m pip "$@" -q --no-deps --no-build-isolation --target "{site}"'),
+    ):
+        (folder / name).write_text(f'#!/bin/sh\nexec "{sys.executable}" {words}\n')
+        (folder / name).chmod(0o755)
+    return folder
 
 
 def follow(tutorial: str, folder: Path, made: dict[str, str] | None = None) -> None:
