@@ -16,7 +16,7 @@ from adstool.bench.figure import Figure, alternate
 from adstool.bench.rank import rank, rank_among
 from adstool.bench.workbench import Workbench
 from adstool.config import Settings
-from adstool.errors import UsageError, choose
+from adstool.errors import AdstoolError, UsageError, choose
 from adstool.progress import log
 from adstool.workspace import Workspace, write_json, write_text
 
@@ -65,7 +65,7 @@ def int8(bench: Workbench) -> Figure:
     run = bench.workspace.require_run("engagement", "train engagement")
     if quantized_variant(run) != ".int8":
         raise UsageError(
-            "--only int8: the engagement model in use has no int8 form.",
+            "There is no int8 form of the engagement model in use.",
             "Make one: adstool quantize engagement",
         )
     small, full = (Scorer(run, quantized=quantized) for quantized in (True, False))
@@ -222,7 +222,8 @@ LONG: dict[str, Callable[[Workbench], Figure | list[Figure]]] = {
 def measure(made: Workspace | None, settings: Settings, only: str | None = None) -> Iterator[Figure]:
     """Measure every figure that does not take long, or `only` one, yielding each as it is known.
 
-    Raises UsageError for a name that is no figure.
+    Of all, those that the workspace has no model for are left out with a warning. Raises UsageError for a
+    name that is no figure, and AdstoolError for one that cannot be measured.
     """
     known = {**FIGURES, **LONG}
     if only is not None and only not in known:
@@ -231,5 +232,11 @@ def measure(made: Workspace | None, settings: Settings, only: str | None = None)
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="adstool-bench-")))
         bench = Workbench(folder, made, settings)
         for name in [only] if only is not None else FIGURES:
-            measured = known[name](bench)
+            try:
+                measured = known[name](bench)
+            except AdstoolError as error:
+                if only is not None:
+                    raise
+                log.warning("%s is not measured. %s %s", name, error.message, error.hint)
+                continue
             yield from measured if isinstance(measured, list) else [measured]
