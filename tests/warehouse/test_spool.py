@@ -103,9 +103,8 @@ def test_a_damaged_folder_is_kept_named_and_in_nobodys_way(
 
 def test_a_reader_takes_them_in_unless_another_reads(made: Workspace, settings: Settings) -> None:
     put_aside(made, slots("q1"))
-    holding = (
-        "import duckdb, sys; con = duckdb.connect(sys.argv[1], read_only=True); print(); sys.stdin.read()"
-    )
+    holding = "import duckdb, sys; con = duckdb.connect(sys.argv[1], read_only=True)\n"
+    holding += "print(flush=True); sys.stdin.read()"
     words = [sys.executable, "-c", holding, str(made.warehouse)]
     with subprocess.Popen(words, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as other:
         assert other.stdout is not None
