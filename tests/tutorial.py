@@ -139,6 +139,7 @@ def perform(tutorial: str, folder: Path, made: dict[str, str] | None = None) -> 
     site, port, status = folder / ".site", _free_port(), 0
     environment = {name: value for name, value in os.environ.items() if not name.startswith("ADSTOOL_")}
     environment |= {"PYTHONPATH": str(site), "SAMPLE_DATA": str(FOLDER)}
+    environment["PIP_DISABLE_PIP_VERSION_CHECK"] = "1"  # its notice is no part of what is shown
     environment["PATH"] = os.pathsep.join([str(_commands(folder / ".bin", site)), os.environ["PATH"]])
     for step in steps((FOLDER / tutorial).read_text(encoding="utf-8")):
         if step.file:
