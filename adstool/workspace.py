@@ -119,10 +119,8 @@ class Workspace:
         found = [path for folder in folders for path in folder.glob(".*tmp*")]
         found += [path for folder in (self.models, self.cache) for path in folder.rglob(".*tmp*")]
         for path in found:
-            temporary = _TEMPORARY.fullmatch(path.name)
-            if temporary is None or alive(int(temporary["process"] or 0)):
-                continue
-            shutil.rmtree(path) if path.is_dir() else path.unlink(missing_ok=True)
+            if left_by_killed(path):
+                shutil.rmtree(path) if path.is_dir() else path.unlink(missing_ok=True)
 
     def current_run(self, name: str) -> Path | None:
         """The run of model `name` in use, or None."""
@@ -219,11 +217,16 @@ def whole_file(path: Path) -> Iterator[Path]:
         temporary.unlink(missing_ok=True)
 
 
+def left_by_killed(path: Path) -> bool:
+    """Whether it has the name of a temporary file whose writer is gone."""
+    temporary = _TEMPORARY.fullmatch(path.name)
+    return temporary is not None and not alive(int(temporary["process"] or 0))
+
+
 def clear_leftovers(path: Path) -> None:
     """Take away what killed writers of `path` left beside it, where no writer of a workspace comes by."""
     for left in path.parent.glob(f".{glob.escape(path.name)}.*.tmp"):
-        temporary = _TEMPORARY.fullmatch(left.name)
-        if temporary is not None and not alive(int(temporary["process"] or 0)):
+        if left_by_killed(left):
             left.unlink(missing_ok=True)
 
 

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from adstool.doctor.finding import Check, fault, fit, odd
 from adstool.warehouse.spool import DAMAGED, waiting
-from adstool.workspace import Workspace, alive
+from adstool.workspace import Workspace, left_by_killed
 
 LEAST_DISK_GB = 2.0
 LEAST_INODES = 10_000
@@ -106,8 +106,10 @@ def spool(ws: Workspace) -> Check:
 
 def leftovers(ws: Workspace) -> Check:
     """Files and unfinished runs of processes that were killed: they cost room and are never used."""
-    files = [path for path in ws.root.glob(".*.tmp") if _orphan(path)]
-    files += [path for folder in (ws.models, ws.reports) for path in folder.rglob(".*.tmp") if _orphan(path)]
+    files = [path for path in ws.root.glob(".*.tmp") if left_by_killed(path)]
+    files += [
+        path for folder in (ws.models, ws.reports) for path in folder.rglob(".*.tmp") if left_by_killed(path)
+    ]
     now = time.time()
     partial = [run for run in ws.models.glob("*/.partial") if now - run.stat().st_mtime > OLD_SECONDS]
     if not files and not partial:
@@ -117,9 +119,3 @@ def leftovers(ws: Workspace) -> Check:
     if partial:
         mend = f"adstool train {partial[0].parent.name} goes on with it; or {mend}"
     return odd("leftovers", f"{len(files) + len(partial)} of killed runs: {names}", mend)
-
-
-def _orphan(path: Path) -> bool:
-    """Whether the process that wrote this temporary file, .NAME.PID.tmp, is gone."""
-    pid = path.name.split(".")[-2]
-    return pid.isdigit() and not alive(int(pid))
