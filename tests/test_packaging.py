@@ -6,6 +6,7 @@ import ast
 import re
 import subprocess
 import sys
+import tarfile
 import tomllib
 import zipfile
 from pathlib import Path
@@ -48,31 +49,39 @@ def test_every_import_is_a_declared_dependency() -> None:
 
 
 @pytest.fixture(scope="module")
-def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    out = tmp_path_factory.mktemp("wheel")
+def tree(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A copy of the files that git knows, or would take."""
+    if not (ROOT / ".git").exists():
+        pytest.skip("what belongs to the source is known by git, and this is no clone")
     source = tmp_path_factory.mktemp("source") / "tree"
     tracked = subprocess.run(
         ["git", "ls-files", "-co", "--exclude-standard"], cwd=ROOT, capture_output=True, text=True, check=True
     ).stdout.splitlines()
     for name in tracked:
-        if (ROOT / name).is_file() and not name.startswith("tests/"):
+        if (ROOT / name).is_file():
             (source / name).parent.mkdir(parents=True, exist_ok=True)
             (source / name).write_bytes((ROOT / name).read_bytes())
-    command = [
-        sys.executable,
-        "-m",
-        "pip",
-        "wheel",
-        "-q",
-        "--no-deps",
-        "--no-build-isolation",
-        "-w",
-        str(out),
-        ".",
-    ]
-    subprocess.run(command, cwd=source, check=True, capture_output=True)
+    return source
+
+
+@pytest.fixture(scope="module")
+def wheel(tree: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    out = tmp_path_factory.mktemp("wheel")
+    words = ["wheel", "-q", "--no-deps", "--no-build-isolation", "-w", str(out), "."]
+    subprocess.run([sys.executable, "-m", "pip", *words], cwd=tree, check=True, capture_output=True)
     (built,) = out.glob("*.whl")
     return built
+
+
+def test_the_source_distribution_is_the_whole_tree(tree: Path, tmp_path: Path) -> None:
+    script = f"from setuptools.build_meta import build_sdist; build_sdist({str(tmp_path)!r})"
+    wanted = {path.relative_to(tree).as_posix() for path in tree.rglob("*") if path.is_file()}
+    subprocess.run([sys.executable, "-c", script], cwd=tree, check=True, capture_output=True)
+    (built,) = tmp_path.glob("*.tar.gz")
+    with tarfile.open(built) as archive:
+        held = {name.partition("/")[2] for name in archive.getnames()}
+    missing = {name for name in wanted - held if "egg-info" not in name and not name.startswith("build/")}
+    assert missing <= {".gitignore"}
 
 
 def test_the_wheel_has_no_stray_top_level_and_all_data(wheel: Path) -> None:
