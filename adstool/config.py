@@ -227,6 +227,12 @@ class Settings:
     serve: ServeSettings = field(default_factory=ServeSettings)
     origins: Mapping[str, str] = field(default_factory=dict, compare=False)
 
+    def waiting_for_nobody(self, threads: int | None = None) -> Settings:
+        """The same, but a warehouse that another process holds is refused at once; threads: of DuckDB."""
+        threads = self.warehouse.threads if threads is None else threads
+        warehouse = dataclasses.replace(self.warehouse, lock_wait_seconds=0.0, threads=threads)
+        return dataclasses.replace(self, warehouse=warehouse)
+
     def fingerprint(self, *sections: str) -> str:
         """A short hash of the named sections, to tell whether results made with them still stand."""
         import hashlib

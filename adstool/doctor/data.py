@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING
@@ -30,8 +29,7 @@ def data_checks(ws: Workspace, settings: Settings) -> Iterator[Check]:
     if not ws.warehouse.is_file():
         yield fit("warehouse", "nothing ingested yet")
         return
-    at_once = dataclasses.replace(settings.warehouse, lock_wait_seconds=0.0)
-    with open_unchanged(ws, dataclasses.replace(settings, warehouse=at_once)) as con:
+    with open_unchanged(ws, settings.waiting_for_nobody()) as con:
         version, newest = schema_version(con), migrations()[-1][0]
         if version < newest:
             found = f"schema {version}, of an older adstool; this one has {newest}"

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import itertools
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -143,12 +142,9 @@ class FunnelLog:
         if not self._entries:
             return 0
         # One thread of DuckDB: the others' core is the one that ranks.
-        warehouse = dataclasses.replace(settings.warehouse, lock_wait_seconds=0.0, threads=1)
+        at_once = settings.waiting_for_nobody(threads=1)
         try:
-            with (
-                ws.lock(0.0),
-                open_warehouse(ws, dataclasses.replace(settings, warehouse=warehouse)) as con,
-            ):
+            with ws.lock(0.0), open_warehouse(ws, at_once) as con:
                 return self.write(con)
         except WorkspaceLocked:
             put_aside(ws, {"funnel": self._funnel(), "auctions": self._auctions()})

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import re
 import time
 from collections.abc import Iterator
@@ -39,10 +38,9 @@ def open_warehouse(
     if not ws.warehouse.is_file():
         _create(ws.warehouse, settings)
     if read_only and waiting(ws):
-        at_once = dataclasses.replace(settings.warehouse, lock_wait_seconds=0.0)
         with (
             suppress(AdstoolError, duckdb.Error, OSError),  # they wait on
-            open_warehouse(ws, dataclasses.replace(settings, warehouse=at_once)),
+            open_warehouse(ws, settings.waiting_for_nobody()),
         ):
             pass
     con = _connect(ws.warehouse, settings, read_only)
