@@ -12,7 +12,7 @@ import duckdb
 
 from adstool.config import Settings
 from adstool.errors import UsageError
-from adstool.ingestion.inputs import Input, find_inputs, spool_folder
+from adstool.ingestion.inputs import Input, find_inputs, scratch_folder
 from adstool.ingestion.load import Counts, Job, load
 from adstool.ingestion.readers import check_mapping
 from adstool.ingestion.sources import source_jobs
@@ -77,8 +77,8 @@ def ingest(
     if options.on_error not in ("quarantine", "abort"):
         raise UsageError(f"--on-error {options.on_error} is unknown.", "Use quarantine or abort.")
     totals: dict[str, Counts] = {}
-    with spool_folder(ws) as spool, bar("ingest", unit=" rows") as progress:
-        for job in _jobs(paths, options, spool):
+    with scratch_folder(ws) as scratch, bar("ingest", unit=" rows") as progress:
+        for job in _jobs(paths, options, scratch):
             progress.set_postfix(file=Path(job.source.name).name)
             counts = load(con, job)
             totals[job.source.table] = totals.get(job.source.table, Counts()) + counts
@@ -86,7 +86,7 @@ def ingest(
     return IngestResult(totals, time.perf_counter() - started)
 
 
-def _jobs(paths: Sequence[str], options: IngestOptions, spool: Path) -> list[Job]:
+def _jobs(paths: Sequence[str], options: IngestOptions, scratch: Path) -> list[Job]:
     """Every file to load, all of them found and recognised before the first is loaded."""
     if not paths:
         raise UsageError(
@@ -96,7 +96,7 @@ def _jobs(paths: Sequence[str], options: IngestOptions, spool: Path) -> list[Job
     def job(source: Input, feed: Feed | None = None) -> Job:
         return Job(
             source,
-            spool,
+            scratch,
             dict(options.mapping),
             feed,
             options.images,
@@ -111,7 +111,7 @@ def _jobs(paths: Sequence[str], options: IngestOptions, spool: Path) -> list[Job
             )
         found = [item for path in paths for item in source_jobs(options.source, Path(path))]
         return [job(source, feed) for source, feed in found]
-    inputs = find_inputs(paths, options.table, options.format, spool)
+    inputs = find_inputs(paths, options.table, options.format, scratch)
     check_mapping(options.mapping, {item.table for item in inputs})
     return [job(item) for item in inputs]
 

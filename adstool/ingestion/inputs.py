@@ -1,4 +1,4 @@
-"""What there is to read: files found and recognised, streams spooled, contents hashed and checked."""
+"""What there is to read: files found and recognised, streams copied, contents hashed and checked."""
 
 from __future__ import annotations
 
@@ -98,7 +98,7 @@ def first_line(error: BaseException) -> str:
     return str(error).splitlines()[0] if str(error) else type(error).__name__
 
 
-def find_inputs(paths: Sequence[str], table: str | None, kind: str | None, spool: Path) -> list[Input]:
+def find_inputs(paths: Sequence[str], table: str | None, kind: str | None, scratch: Path) -> list[Input]:
     """The files behind `paths` (files, folders, `-`), in the order in which they should be loaded.
 
     `table` and `kind` override what file names say. Raises DataError for a path that is missing or cannot be
@@ -113,7 +113,7 @@ def find_inputs(paths: Sequence[str], table: str | None, kind: str | None, spool
         path = Path(text)
         # Of os.path, for which a name too long to exist does not: that of pathlib raises.
         if text == STDIN or (os.path.exists(path) and not os.path.isfile(path) and not os.path.isdir(path)):
-            found.append(_spooled(text, table, kind, spool))
+            found.append(_copied(text, table, kind, scratch))
         elif os.path.isdir(path):
             found += _folder(path, table, kind)
         elif os.path.isfile(path):
@@ -216,12 +216,12 @@ def _folder(folder: Path, table: str | None, kind: str | None) -> list[Input]:
     return [recognise(path, owner, kind) for _, _, path, owner in sorted(chosen)]
 
 
-def _spooled(text: str, table: str | None, kind: str | None, spool: Path) -> Input:
+def _copied(text: str, table: str | None, kind: str | None, scratch: Path) -> Input:
     """Standard input or a pipe, copied to a file so that it can be read more than once."""
     if table is None:
         raise UsageError(f"{text} does not say which table it is.", "Give --table.")
-    spool.mkdir(parents=True, exist_ok=True)
-    copy = spool / f"stream-{len(list(spool.iterdir()))}"
+    scratch.mkdir(parents=True, exist_ok=True)
+    copy = scratch / f"stream-{len(list(scratch.iterdir()))}"
     with open(copy, "wb") as target:
         if text == STDIN:
             shutil.copyfileobj(sys.stdin.buffer, target, BLOCK)
@@ -233,7 +233,7 @@ def _spooled(text: str, table: str | None, kind: str | None, spool: Path) -> Inp
 
 
 @contextmanager
-def spool_folder(ws: Workspace) -> Iterator[Path]:
+def scratch_folder(ws: Workspace) -> Iterator[Path]:
     """Where copies of streams and of damaged files may go; gone at the end, also those of killed runs.
 
     The folder is made by who needs it: a run that copies nothing leaves no trace.

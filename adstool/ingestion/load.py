@@ -51,7 +51,7 @@ class Job:
     """A file, and how it is to be taken."""
 
     source: Input
-    spool: Path
+    scratch: Path
     mapping: dict[str, str] = field(default_factory=dict)
     feed: Feed | None = None
     images: Path | None = None
@@ -113,19 +113,19 @@ class OtherKeys(Exception):
 def _converted(con: duckdb.DuckDBPyConnection, job: Job) -> Input:
     from adstool.ingestion.lines import convert
 
-    job.spool.mkdir(parents=True, exist_ok=True)
-    return convert(job.source, _relation(con, job, None, True)[1], job.spool / "converted.parquet")
+    job.scratch.mkdir(parents=True, exist_ok=True)
+    return convert(job.source, _relation(con, job, None, True)[1], job.scratch / "converted.parquet")
 
 
 def _readable(job: Job, error: Exception) -> Input | None:
     """What to read instead of a parquet file whose timestamps DuckDB cannot hold; None: that is not it."""
     from adstool.ingestion.timestamps import times_as_text, unreadable
 
-    target = job.spool / "readable.parquet"
+    target = job.scratch / "readable.parquet"
     if not unreadable(error) or job.source.path == target:
         return None
     log.debug("%s is read as Arrow reads it: %s", job.source.name, first_line(error))
-    job.spool.mkdir(parents=True, exist_ok=True)
+    job.scratch.mkdir(parents=True, exist_ok=True)
     return times_as_text(job.source, target)
 
 
