@@ -31,8 +31,8 @@ def doctor(
     """Check machine and workspace, and say what to mend.
 
     Python, libraries, processor, memory, disk, limits and environment; the workspace's settings, lock,
-    leftovers, models, vectors and data. Nothing is changed. Exit 0 when all is fit for work, 1 when something
-    must be mended; what is odd is said with what would be better, and is no fault.
+    spool of the funnel log, leftovers, models, vectors and data. Nothing is changed. Exit 0 when all is fit
+    for work, 1 when something must be mended; what is odd is said with what would be better, and is no fault.
     """
     from adstool.doctor import examine
 

@@ -99,9 +99,9 @@ def spool(ws: Workspace) -> Check:
     """Rows of the funnel log put aside: those that wait for the warehouse, and those that cannot be read."""
     damaged = sorted(ws.spool.glob(f"*{DAMAGED}"))
     if damaged:
-        found = f"{len(damaged)} parts of the funnel log cannot be read: {damaged[0]}"
+        found = f"parts of the funnel log that cannot be read: {len(damaged)}, the first {damaged[0]}"
         return odd("spool", found, " ".join(["rm -r", *(str(path) for path in damaged)]))
-    return fit("spool", f"{len(waiting(ws))} parts of the funnel log wait for the warehouse")
+    return fit("spool", f"parts of the funnel log that wait for the warehouse: {len(waiting(ws))}")
 
 
 def leftovers(ws: Workspace) -> Check:
