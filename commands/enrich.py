@@ -79,14 +79,12 @@ def enrich(
         raise UsageError("--relevance and --retry-rejected ask a language model.", "Add --with llm.")
     ws, settings = open_workspace(context)
     from adstool.content.enrichment.run import enrich_items
-    from adstool.warehouse import open_warehouse
 
     lock = nullcontext() if dry_run else ws.lock(settings.warehouse.lock_wait_seconds)
-    with lock, open_warehouse(ws, settings, read_only=dry_run) as con:
+    with lock:
         done = enrich_items(
             ws,
             settings,
-            con,
             by,
             KINDS[what],
             limit=limit,

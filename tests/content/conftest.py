@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
@@ -29,6 +30,15 @@ class Shop:
     settings: Settings
     images: Path
     con: duckdb.DuckDBPyConnection
+
+    @contextmanager
+    def left_alone(self) -> Iterator[None]:
+        """The warehouse is closed for the length of the block, in which something else opens it."""
+        self.con.close()
+        try:
+            yield
+        finally:
+            self.con = duckdb.connect(str(self.ws.warehouse))
 
     def picture(self, name: str, seed: int, size: int = 40) -> Path:
         """A PNG of noise over a colour, different for each seed."""
@@ -90,7 +100,9 @@ def shop(tmp_path: Path, tiny_clip: Path) -> Iterator[Shop]:
     ws = Workspace(root)
     settings = load_settings(ws.config, environment={})
     with open_warehouse(ws, settings) as con:
-        yield Shop(ws, settings, root / "images", con)
+        made = Shop(ws, settings, root / "images", con)
+        yield made
+        made.con.close()
 
 
 @pytest.fixture(scope="session")

@@ -40,7 +40,8 @@ def embedded(shop: Shop) -> Shop:
 def enrich(shop: Shop, limit: int | None = None, **given: Any) -> Any:
     wanted = dataclasses.replace(shop.settings.enrichment, **{"unchecked": True, **given})
     settings = dataclasses.replace(shop.settings, enrichment=wanted)
-    return enrich_by_clip(shop.ws, settings, shop.con, limit=limit)
+    with shop.left_alone():
+        return enrich_by_clip(shop.ws, settings, limit=limit)
 
 
 def test_shares_are_those_that_open_clip_gives(embedded: Shop, tiny_clip: Path) -> None:

@@ -32,7 +32,8 @@ def enrich(shop: Shop, server: LlmServer, limit: int | None = None, **given: Any
     usual = {"base_url": server.url, "model": "m", "backoff_seconds": 0.005, "timeout_seconds": 2.0}
     llm = dataclasses.replace(shop.settings.llm, **{**usual, **given})
     settings = dataclasses.replace(shop.settings, llm=llm)
-    return enrich_by_llm(shop.ws, settings, shop.con, open_chat(llm), LlmOptions(limit=limit, **options))
+    with shop.left_alone():
+        return enrich_by_llm(shop.ws, settings, open_chat(llm), LlmOptions(limit=limit, **options))
 
 
 def titled(shop: Shop, count: int) -> None:
@@ -265,6 +266,44 @@ def test_the_key_is_nowhere_in_the_workspace_or_on_the_screen(shop: Shop) -> Non
     assert not [path for path in files if key.encode() in path.read_bytes()]
 
 
+def test_others_read_while_a_model_is_asked(shop: Shop) -> None:
+    titled(shop, 40)
+    words = ("--workspace", str(shop.ws.root), "sql", "select count(*) as kept from enrichments", "--json")
+    seen = []
+
+    def reply(request: Request, number: int) -> Reply:
+        if number == 38:  # the first 16, 32 at most, are written or about to be
+            seen.append(run_cli(*words, env={"ADSTOOL_WAREHOUSE_LOCK_WAIT_SECONDS": "5"}))
+        return dataclasses.replace(describe(request, number), delay=0.02)
+
+    with llm_server(reply) as server:
+        assert enrich(shop, server, concurrency=1).enriched == 40
+    (read,) = seen
+    assert read.returncode == 0, read.stderr
+    assert 16 <= json.loads(read.stdout)["rows"][0]["kept"] < 40
+
+
+def test_answers_wait_for_who_reads(shop: Shop) -> None:
+    titled(shop, 40)
+    script = f"import duckdb; con = duckdb.connect({str(shop.ws.warehouse)!r}, read_only=True); "
+    script += "print('reads', flush=True); input()"
+    shop.con.close()
+    reader = subprocess.Popen(
+        [sys.executable, "-c", script], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+    )
+    assert reader.stdout is not None
+    assert reader.stdout.readline() == "reads\n"
+
+    def reply(request: Request, number: int) -> Reply:
+        if number == 38:
+            reader.communicate("\n")
+        return describe(request, number)
+
+    with llm_server(reply) as server:
+        assert enrich(shop, server, concurrency=1).enriched == 40
+    assert len(load_attributes(shop.con, "ad")) == 40
+
+
 @pytest.mark.parametrize("how", [signal.SIGKILL, signal.SIGINT])
 def test_a_run_cut_off_goes_on_where_it_stopped(shop: Shop, how: signal.Signals) -> None:
     titled(shop, 60)
@@ -273,7 +312,7 @@ def test_a_run_cut_off_goes_on_where_it_stopped(shop: Shop, how: signal.Signals)
     slow.set()
 
     def reply(request: Request, number: int) -> Reply:
-        delay = 0.5 if slow.is_set() and number >= 40 else 0.02
+        delay = 0.5 if slow.is_set() and number >= 40 else 0.04
         return dataclasses.replace(describe(request, number), delay=delay)
 
     with llm_server(reply) as server:
@@ -304,7 +343,7 @@ def test_a_run_cut_off_goes_on_where_it_stopped(shop: Shop, how: signal.Signals)
         assert "Interrupted" in said
         assert done["cached"] >= asked - 2 - 2  # only what was under way, or just being taken, is lost
     else:
-        assert done["cached"] >= asked - 16 - 2 - 2  # and at most one batch and what was under way is lost
+        assert done["cached"] >= asked - 24 - 2 - 2  # and at most one batch and what was under way is lost
 
 
 @pytest.mark.parametrize(

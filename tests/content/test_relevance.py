@@ -155,9 +155,13 @@ def grade(shop: Shop, server: LlmServer, limit: int | None = None, dry_run: bool
     llm = dataclasses.replace(shop.settings.llm, base_url=server.url, model="m", backoff_seconds=0.005)
     enrichment = dataclasses.replace(shop.settings.enrichment, relevance_pairs=120)
     shop.settings = dataclasses.replace(shop.settings, llm=llm, enrichment=enrichment)
-    return grade_by_llm(
-        shop.ws, shop.settings, shop.con, open_chat(llm), LlmOptions(limit=limit, dry_run=dry_run)
-    )
+    with shop.left_alone():
+        return grade_by_llm(shop.ws, shop.settings, open_chat(llm), LlmOptions(limit=limit, dry_run=dry_run))
+
+
+def distilled(shop: Shop) -> dict[str, Any] | None:
+    with shop.left_alone():
+        return distil(shop.ws, shop.settings, "llm:m")
 
 
 def test_only_queries_of_several_users_are_sent_and_nothing_of_users(searched: Shop) -> None:
@@ -192,7 +196,7 @@ def test_grades_are_cached_limited_and_estimated(searched: Shop) -> None:
 def test_the_student_learns_the_rule_and_grades_every_pair(searched: Shop) -> None:
     with llm_server(by_words) as server:
         grade(searched, server)
-        found = distil(searched.ws, searched.settings, searched.con, "llm:m")
+        found = distilled(searched)
     assert found is not None
     assert found["test"]["pairs"] == 24
     assert found["test"]["kappa"] > 0.8  # it sees the words in common
@@ -211,7 +215,7 @@ def test_the_student_learns_the_rule_and_grades_every_pair(searched: Shop) -> No
         "metrics.json",
         "run.json",
     }
-    again = distil(searched.ws, searched.settings, searched.con, "llm:m")
+    again = distilled(searched)
     assert again == found  # nothing new to learn: the same run grades again
     assert len(searched.ws.runs("relevance")) == 1
 
@@ -219,7 +223,7 @@ def test_the_student_learns_the_rule_and_grades_every_pair(searched: Shop) -> No
 def test_too_few_grades_make_no_student(searched: Shop) -> None:
     with llm_server(by_words) as server:
         grade(searched, server, limit=20)
-    assert distil(searched.ws, searched.settings, searched.con, "llm:m") is None
+    assert distilled(searched) is None
     assert searched.ws.current_run("relevance") is None
 
 
@@ -229,7 +233,7 @@ def test_without_vectors_nothing_is_asked(shop: Shop) -> None:
         llm = dataclasses.replace(shop.settings.llm, base_url=server.url, model="m")
         settings = dataclasses.replace(shop.settings, llm=llm)
         with pytest.raises(AdstoolError, match="embedded"):
-            enrich_items(shop.ws, settings, shop.con, "llm", relevance=True)
+            enrich_items(shop.ws, settings, "llm", relevance=True)
         assert server.requests == []
 
 

@@ -20,7 +20,7 @@ from adstool.content.search import load_active_clip, require_active
 from adstool.content.vectors import VectorTable
 from adstool.errors import DataError
 from adstool.progress import bar, log
-from adstool.warehouse import load_sql
+from adstool.warehouse import load_sql, open_warehouse
 from adstool.workspace import Workspace
 
 CHUNK = 4096  # items scored and written at once
@@ -39,7 +39,6 @@ class _Embedded:
 def enrich_by_clip(
     ws: Workspace,
     settings: Settings,
-    con: duckdb.DuckDBPyConnection,
     kinds: Sequence[str] = ("ad", "pin"),
     *,
     limit: int | None = None,
@@ -52,22 +51,21 @@ def enrich_by_clip(
     started = time.monotonic()
     model = require_active(ws)
     wanted = settings.enrichment
-    vocabulary = read_vocabulary(wanted.vocabulary).with_categories(_categories(con))
-    rule = (
-        f"{RULE} {vocabulary.version} {wanted.min_confidence:g} {wanted.min_agreement:g} {wanted.unchecked}"
-    )
-    store = EnrichmentStore(con, f"clip:{model.slug}", rule)
+    with open_warehouse(ws, settings, read_only=True) as con:
+        vocabulary = read_vocabulary(wanted.vocabulary).with_categories(_categories(con))
+        rule = f"{RULE} {vocabulary.version} {wanted.min_confidence:g} {wanted.min_agreement:g}"
+        store = EnrichmentStore(f"clip:{model.slug}", f"{rule} {wanted.unchecked}")
+        texts, known = read_items(con, kinds), store.known(con)
     tables = {kind: VectorTable.open(ws, kind, model.slug) for kind in kinds}
     embedded = {kind: _embedded(table) for kind, table in tables.items() if table is not None}
     if not any(items.place for items in embedded.values()):
         raise DataError(f"No {' or '.join(kinds)} has a vector of {model.name}.", "Embed: adstool embed all")
-    pending = _pending(embedded, store.known())
+    pending = _pending(embedded, known)
     result = EnrichResult(store.source, dry_run=dry_run)
     result.cached = sum(len(items.place) for items in embedded.values()) - len(pending)
     chosen = pending[:limit]
     if chosen and not dry_run:
         scorer = AttributeScorer(load_active_clip(ws, settings), vocabulary)
-        texts = read_items(con, kinds)
         believed = _judge(scorer, embedded, texts, wanted, result)
         with bar("enrich", total=len(chosen), unit="item") as shown:
             for start in range(0, len(chosen), CHUNK):
@@ -79,7 +77,8 @@ def enrich_by_clip(
                     Known(embedded[kind].hashes[item_id], attributes.to_json(), None)
                     for (kind, item_id), attributes in zip(part, found, strict=True)
                 ]
-                store.write([Row(key, answer) for key, answer in zip(part, answers, strict=True)])
+                with open_warehouse(ws, settings) as con:  # others read in between
+                    store.write(con, [Row(key, answer) for key, answer in zip(part, answers, strict=True)])
                 for (kind, item_id), attributes in zip(part, found, strict=True):
                     result.add_enriched(kind, [item_id], [attributes])
                 shown.update(len(part))

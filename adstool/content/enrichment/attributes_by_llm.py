@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from typing import TypeVar
 
@@ -24,12 +24,15 @@ from adstool.content.enrichment.prompts import (
 from adstool.content.enrichment.result import EnrichResult
 from adstool.content.enrichment.schema import Attributes, parse_attributes
 from adstool.content.enrichment.store import EnrichmentStore, Key, Known, Row, content_hash, read_items
+from adstool.errors import WorkspaceLocked
 from adstool.progress import bar, log
+from adstool.warehouse import open_warehouse
 from adstool.workspace import Workspace
 
 T = TypeVar("T")
 WRITE_EVERY = 16  # answers; a kill loses fewer
 WRITE_SECONDS = 2.0  # or after so long, when the model is slow
+BETWEEN_WRITES = 4  # times what a write took: answers that come fast wait longer, so most time goes to asking
 
 
 @dataclass(frozen=True)
@@ -52,18 +55,17 @@ class _Plan:
     left: int
 
 
-def enrich_by_llm(
-    ws: Workspace, settings: Settings, con: duckdb.DuckDBPyConnection, chat: Chat, options: LlmOptions
-) -> EnrichResult:
+def enrich_by_llm(ws: Workspace, settings: Settings, chat: Chat, options: LlmOptions) -> EnrichResult:
     """Ask `chat` for the attributes of the items that are new or changed since the last answer.
 
     Answers are written a few at a time, so a run cut off goes on where it stopped. A limit of calls or tokens
     ends the run in order. Raises AdstoolError when the endpoint cannot be used, after writing what it said.
     """
     started = time.monotonic()
-    items = read_items(con, options.kinds)
-    store = EnrichmentStore(con, f"llm:{chat.name}", ATTRIBUTES_VERSION)
-    plan = _plan(items, store.known(), options)
+    store = EnrichmentStore(f"llm:{chat.name}", ATTRIBUTES_VERSION)
+    with open_warehouse(ws, settings, read_only=True) as con:
+        items = read_items(con, options.kinds)
+        plan = _plan(items, store.known(con), options)
     result = EnrichResult(store.source, cached=plan.cached + len(plan.copies), left=plan.left)
 
     def write(content: str) -> Messages:
@@ -72,7 +74,9 @@ def enrich_by_llm(
     if options.dry_run:
         requests = (write(content) for content in plan.asked)
         return estimate(result, settings.llm, requests, len(expected_answer()))
-    store.write(plan.copies)
+    if plan.copies:
+        with open_warehouse(ws, settings) as con:
+            store.write(con, plan.copies)
     caller = Caller(chat, settings.llm)
     count = sum(map(len, plan.asked.values()))
     if count:
@@ -87,7 +91,10 @@ def enrich_by_llm(
 
     tally = _Tally(result, plan.asked)
     try:
-        with bar("enrich", total=len(plan.asked), unit="item") as shown, batches(store.write) as keep:
+        with (
+            bar("enrich", total=len(plan.asked), unit="item") as shown,
+            batches(ws, settings, store.write) as keep,
+        ):
             for content, outcome in ask_all(caller, plan.asked, write, parse_attributes):
                 tally.add(content, outcome)
                 if outcome.failure is None:
@@ -139,23 +146,37 @@ class _Tally:
 
 
 @contextmanager
-def batches(write: Callable[[list[T]], None]) -> Iterator[Callable[[list[T]], None]]:
-    """A function that takes rows and writes them some at a time, the last ones whatever ends the block."""
+def batches(
+    ws: Workspace, settings: Settings, write: Callable[[duckdb.DuckDBPyConnection, list[T]], None]
+) -> Iterator[Callable[[list[T]], None]]:
+    """A function that takes rows and writes them some at a time, the last ones whatever ends the block.
+
+    A model is asked for hours, in which others want to read: the warehouse is open only while it is written,
+    and rows wait until no reader has it. Raises WorkspaceLocked when one still has it at the end.
+    """
     held: list[T] = []
-    due = time.monotonic() + WRITE_SECONDS
+    written, earliest = time.monotonic(), 0.0
+
+    def write_all(how: Settings) -> None:
+        with open_warehouse(ws, how) as con:
+            write(con, held)
+        held.clear()
 
     def keep(rows: list[T]) -> None:
-        nonlocal due
+        nonlocal written, earliest
         held.extend(rows)
-        if len(held) >= WRITE_EVERY or time.monotonic() >= due:
-            write(held)
-            held.clear()
-            due = time.monotonic() + WRITE_SECONDS
+        now = time.monotonic()
+        if now >= earliest and (len(held) >= WRITE_EVERY or now >= written + WRITE_SECONDS):
+            with suppress(WorkspaceLocked):
+                write_all(settings.waiting_for_nobody())
+            written = time.monotonic()
+            earliest = written + BETWEEN_WRITES * (written - now)
 
     try:
         yield keep
     finally:
-        write(held)
+        if held:
+            write_all(settings)
 
 
 def finish(result: EnrichResult, caller: Caller, limits: LlmSettings, count: int, seconds: float) -> None:

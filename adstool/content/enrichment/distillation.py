@@ -10,7 +10,6 @@ from collections.abc import Sequence
 from importlib.metadata import version
 from typing import Any
 
-import duckdb
 import numpy as np
 
 from adstool.config import Settings
@@ -31,6 +30,7 @@ from adstool.content.enrichment.student import Student, agreement, fit_student, 
 from adstool.content.search import load_active_clip, require_active
 from adstool.content.vectors import SIDES, load_vectors
 from adstool.progress import bar, log
+from adstool.warehouse import open_warehouse
 from adstool.workspace import Workspace, read_json, write_json
 
 RULE = "student-1"  # change it with the way a student is fitted
@@ -42,7 +42,6 @@ CHUNK = 32768  # pairs graded at once
 def distil(
     ws: Workspace,
     settings: Settings,
-    con: duckdb.DuckDBPyConnection,
     teacher: str,
     kinds: Sequence[str] = ("ad", "pin"),
 ) -> dict[str, Any] | None:
@@ -53,11 +52,14 @@ def distil(
     there are too few grades. Raises AdstoolError before the first `embed`.
     """
     started = time.monotonic()
-    items = read_items(con, kinds)
+    with open_warehouse(ws, settings, read_only=True) as con:
+        items = read_items(con, kinds)
+        answers = read_grades(con, teacher, RELEVANCE_VERSION)
+        pairs = logged_pairs(con, kinds)
     vectors = PairVectors(ws, settings, items, kinds)
     graded = [
         found
-        for found in read_grades(con, teacher, RELEVANCE_VERSION)
+        for found in answers
         if found.grade is not None and found.pair.item in items and _is_current(found, items)
     ]
     graded = sorted(
@@ -77,7 +79,13 @@ def distil(
         student, measured = _learn(vectors, graded, grades, settings.training.seed)
         facts = {"teacher": teacher, "fingerprint": fingerprint, "seconds": time.monotonic() - started}
         run_id = _save(ws, settings, student, measured, facts)
-    labelled = _label(con, student, f"{STUDENT}{run_id}", vectors, kinds)
+    pairs = [pair for pair in pairs if pair.item in vectors]
+    labels = _label(student, vectors, pairs)
+    with open_warehouse(ws, settings) as con:
+        write_student_grades(con, f"{STUDENT}{run_id}", RELEVANCE_VERSION, pairs, labels)
+    levels, counts = np.unique(labels, return_counts=True)
+    shares = {str(level): int(count) for level, count in zip(levels.tolist(), counts.tolist(), strict=True)}
+    labelled = {"pairs": len(pairs), "queries": len({pair.query for pair in pairs}), "grades": shares}
     return {"run_id": run_id, "kind": student.kind, "teacher": teacher, **measured, "labelled": labelled}
 
 
@@ -195,22 +203,12 @@ def _save(
     return run.name
 
 
-def _label(
-    con: duckdb.DuckDBPyConnection,
-    student: Student,
-    source: str,
-    vectors: PairVectors,
-    kinds: Sequence[str],
-) -> dict[str, Any]:
-    """Grade every logged pair whose item has a vector, and keep the grades."""
-    pairs = [pair for pair in logged_pairs(con, kinds) if pair.item in vectors]
+def _label(student: Student, vectors: PairVectors, pairs: Sequence[Pair]) -> np.ndarray:
+    """The student's grade of every pair: int64 [n]."""
     grades = np.zeros(len(pairs), np.int64)
     with bar("label", total=len(pairs), unit="pair") as shown:
         for start in range(0, len(pairs), CHUNK):
             part = pairs[start : start + CHUNK]
             grades[start : start + len(part)] = student.grades(vectors.features(part))
             shown.update(len(part))
-    write_student_grades(con, source, RELEVANCE_VERSION, pairs, grades)
-    levels, counts = np.unique(grades, return_counts=True)
-    shares = {str(level): int(count) for level, count in zip(levels.tolist(), counts.tolist(), strict=True)}
-    return {"pairs": len(pairs), "queries": len({pair.query for pair in pairs}), "grades": shares}
+    return grades

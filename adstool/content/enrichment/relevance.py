@@ -26,7 +26,7 @@ from adstool.content.enrichment.result import EXAMPLES, EnrichResult
 from adstool.content.enrichment.schema import parse_grade
 from adstool.content.enrichment.store import Key, content_hash, read_items
 from adstool.progress import bar, log
-from adstool.warehouse import lent, load_sql, transaction
+from adstool.warehouse import lent, load_sql, open_warehouse, transaction
 from adstool.workspace import Workspace
 
 STUDENT = "student:"  # sources of grades that a student gave
@@ -75,28 +75,23 @@ def logged_pairs(con: duckdb.DuckDBPyConnection, kinds: Sequence[str], users: in
     return [Pair(query, (kind, item_id)) for query, kind, item_id in rows]
 
 
-def grade_by_llm(
-    ws: Workspace, settings: Settings, con: duckdb.DuckDBPyConnection, chat: Chat, options: LlmOptions
-) -> EnrichResult:
+def grade_by_llm(ws: Workspace, settings: Settings, chat: Chat, options: LlmOptions) -> EnrichResult:
     """Ask `chat` for the grades of enrichment.relevance_pairs logged pairs, those not graded yet.
 
     Written, limited and resumed as attributes are. Raises AdstoolError when the endpoint cannot be used.
     """
     started = time.monotonic()
-    items = read_items(con, options.kinds)
     source = f"llm:{chat.name}"
-    pairs = [
-        pair
-        for pair in logged_pairs(con, options.kinds, settings.enrichment.query_users)
-        if pair.item in items
-    ]
-    pairs = pairs[: settings.enrichment.relevance_pairs]
+    with open_warehouse(ws, settings, read_only=True) as con:
+        items = read_items(con, options.kinds)
+        pairs = logged_pairs(con, options.kinds, settings.enrichment.query_users)
+        known = {found.pair: found for found in read_grades(con, source, RELEVANCE_VERSION)}
+    pairs = [pair for pair in pairs if pair.item in items][: settings.enrichment.relevance_pairs]
     if not pairs:
         log.warning(
             "No query of the log was asked by %d users and answered with items: nothing is graded.",
             settings.enrichment.query_users,
         )
-    known = {found.pair: found for found in read_grades(con, source, RELEVANCE_VERSION)}
     hashes = {pair: pair_hash(pair.query, items[pair.item]) for pair in pairs}
     pending = [
         pair
@@ -115,11 +110,14 @@ def grade_by_llm(
         return estimate(result, settings.llm, (write(pair) for pair in asked), len('{"grade": 3}'))
     caller = Caller(chat, settings.llm)
 
-    def keep_all(rows: list[Graded]) -> None:
+    def keep_all(con: duckdb.DuckDBPyConnection, rows: list[Graded]) -> None:
         write_grades(con, source, RELEVANCE_VERSION, rows)
 
     try:
-        with bar("grade", total=len(asked), unit="pair") as shown, batches(keep_all) as keep:
+        with (
+            bar("grade", total=len(asked), unit="pair") as shown,
+            batches(ws, settings, keep_all) as keep,
+        ):
             for pair, outcome in ask_all(caller, asked, write, parse_grade):
                 _count(result, pair, outcome, items[pair.item])
                 if outcome.failure is None:

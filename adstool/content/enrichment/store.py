@@ -68,16 +68,16 @@ def content_hash(item: ItemText) -> str:
 class EnrichmentStore:
     """The answers of one source (a model) to one wording."""
 
-    def __init__(self, con: duckdb.DuckDBPyConnection, source: str, version: str) -> None:
-        self._con, self.source, self.version = con, source, version
+    def __init__(self, source: str, version: str) -> None:
+        self.source, self.version = source, version
 
-    def known(self) -> dict[Key, Known]:
+    def known(self, con: duckdb.DuckDBPyConnection) -> dict[Key, Known]:
         """Every answer kept, by item."""
         given = {"source": self.source, "version": self.version}
-        rows = self._con.execute(load_sql("enrichment_known"), given).fetchall()
+        rows = con.execute(load_sql("enrichment_known"), given).fetchall()
         return {(kind, item_id): Known(*rest) for kind, item_id, *rest in rows}
 
-    def write(self, rows: Sequence[Row]) -> None:
+    def write(self, con: duckdb.DuckDBPyConnection, rows: Sequence[Row]) -> None:
         """Keep answers, in one transaction, in place of what this source said of the same items."""
         if not rows:
             return
@@ -96,9 +96,9 @@ class EnrichmentStore:
             for row in rows
         ]
         table = pa.Table.from_pylist(listed, schema=_COLUMNS)
-        with lent(self._con, enrichment_rows=table), transaction(self._con):
-            self._con.execute(load_sql("enrichment_replace"))
-            self._con.execute("insert into enrichments by name select * from enrichment_rows")
+        with lent(con, enrichment_rows=table), transaction(con):
+            con.execute(load_sql("enrichment_replace"))
+            con.execute("insert into enrichments by name select * from enrichment_rows")
 
 
 def load_attributes(con: duckdb.DuckDBPyConnection, item_type: str) -> dict[str, Attributes]:
