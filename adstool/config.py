@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import math
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
@@ -11,6 +10,7 @@ from pathlib import Path
 from typing import Any, get_type_hints
 
 from adstool.config_services import EnrichmentSettings, LlmSettings, ServeSettings, refuse_secret
+from adstool.config_values import convert
 from adstool.documents import read_toml
 from adstool.errors import AdstoolError, choose, quoted
 
@@ -319,51 +319,13 @@ def _set(
         known = [f"{section}.{name}" for name in hints]
         raise _unknown(dotted, known, where)
     refuse_secret(dotted, value, where)
-    values[section][key] = converted = _convert(dotted, value, hints[key], where)
+    values[section][key] = converted = convert(dotted, value, hints[key], where)
     if key == "threads" and not 0 <= converted <= MOST_THREADS:  # of too many, libraries end the process
         raise AdstoolError(
             f"{where}: {dotted} = {quoted(converted)} is no number from 0 to {MOST_THREADS}.",
             "0 takes all cores.",
         )
     origins[dotted] = where
-
-
-def _convert(name: str, value: Any, kind: Any, where: str) -> Any:
-    """`value` as `kind`; text (from the environment or a flag) is parsed, TOML values must fit."""
-    try:
-        if kind is bool:
-            if isinstance(value, bool):
-                return value
-            if isinstance(value, str) and value.lower() in ("true", "false", "1", "0", "yes", "no"):
-                return value.lower() in ("true", "1", "yes")
-            raise ValueError
-        if kind is int and not isinstance(value, bool) and not isinstance(value, float):
-            return int(value)
-        if kind is float and not isinstance(value, bool):
-            return _finite(value)
-        if kind is str and isinstance(value, str):
-            return value
-        if kind == tuple[float, ...]:
-            parts = value.split(",") if isinstance(value, str) else value
-            return tuple(_finite(part) for part in parts)
-        if kind == tuple[str, ...]:
-            parts = [part for part in value.split(",") if part] if isinstance(value, str) else value
-            if isinstance(parts, list) and all(isinstance(part, str) for part in parts):
-                return tuple(parts)
-        raise ValueError
-    except (TypeError, ValueError, OverflowError):
-        lists = {tuple[float, ...]: "list of numbers", tuple[str, ...]: "list of texts"}
-        wanted = lists[kind] if kind in lists else getattr(kind, "__name__", str(kind))
-        raise AdstoolError(
-            f"{where}: {name} = {quoted(value)} is not a {wanted}.", f"Give a {wanted}."
-        ) from None
-
-
-def _finite(value: Any) -> float:
-    number = float(value)
-    if not math.isfinite(number):
-        raise ValueError
-    return number
 
 
 def _array(name: str, content: Any, where: str) -> tuple[Any, ...]:
@@ -380,7 +342,7 @@ def _array(name: str, content: Any, where: str) -> tuple[Any, ...]:
                 raise _unknown(key, list(hints), f"{where} [[{name}]]")
         if "name" not in entry:
             raise AdstoolError(f"{where}: an entry of [[{name}]] has no name.", 'Add name = "...".')
-        rows.append(kind(**{k: _convert(f"{name}.{k}", v, hints[k], where) for k, v in entry.items()}))
+        rows.append(kind(**{k: convert(f"{name}.{k}", v, hints[k], where) for k, v in entry.items()}))
     names = [row.name for row in rows]
     if len(set(names)) != len(names):
         raise AdstoolError(
