@@ -149,7 +149,7 @@ class FunnelSettings:
     lightweight: int = 200  # kept by the lightweight ranker
     slate: int = 10  # shown
     budget_ms: float = 0.0  # a request that would take longer leaves out sources and candidates; 0: none does
-    threads: int = 1  # of every model; 0: all cores
+    threads: int = 1  # of ranking: of every model, and of products in numpy; 0: all cores
 
 
 @dataclass(frozen=True)

@@ -31,6 +31,18 @@ def limit_heaps() -> None:
         library.mallopt(_M_ARENA_MAX, 2)
 
 
+def limit_threads(count: int) -> None:
+    """Let numpy's products in this process use so many threads; 0: all cores.
+
+    The others spin while they wait for the next product: of a stream of requests they took as much time as
+    the ranking itself, and made it no faster.
+    """
+    import threadpoolctl
+
+    if count:
+        threadpoolctl.threadpool_limits(count, user_api="blas")
+
+
 @dataclass(frozen=True)
 class Device:
     """A torch device with the reason it was chosen."""

@@ -22,7 +22,7 @@ from adstool.errors import AdstoolError, DataError, UsageError
 if TYPE_CHECKING:
     from adstool.funnel.rank import Ranker
 
-FLUSH_ROWS = 200_000  # candidates in memory from which the log is written
+FLUSH_ROWS = 500_000  # candidates in memory, some 250 bytes each, from which the log is written
 FLUSH_SECONDS = 5.0  # after which it is written with the next slate: a kill loses no more than these
 
 
@@ -118,8 +118,10 @@ def rank(
     except DataError as error:
         raise UsageError(error.message, error.hint) from None
     workspace, settings = open_workspace(context)
+    from adstool.device import limit_threads
     from adstool.funnel.rank import Ranker
 
+    limit_threads(settings.funnel.threads)
     ranker = Ranker(workspace, settings)
     ranker.warm()
     length = settings.funnel.slate if slate is None else slate

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 from adstool.bench.figure import Figure, alternate
 from adstool.bench.workbench import Workbench
 from adstool.config import Settings
+from adstool.device import limit_threads
 from adstool.workspace import Workspace
 
 if TYPE_CHECKING:
@@ -32,6 +33,7 @@ def rank(bench: Workbench) -> Figure:
     from adstool.funnel.rank import Ranker
     from adstool.serving.scorer import Scorer
 
+    limit_threads(bench.settings.funnel.threads)  # as `rank` and `serve` do; the floor has as many
     users = bench.users
     with Ranker(bench.workspace, bench.settings) as ranker:
         heavy = Scorer(bench.workspace.require_run("engagement", "train engagement"))
@@ -58,6 +60,7 @@ def rank_among(ads: int, name: str) -> Callable[[Workbench], list[Figure]]:
 
         from adstool.funnel.rank import Ranker
 
+        limit_threads(bench.settings.funnel.threads)
         inputs, users = bench.inputs, bench.users
         grown = grow(bench.workspace, bench.settings, bench.folder / name, ads)
         with Ranker(grown, bench.settings) as ranker:

@@ -58,8 +58,10 @@ def serve(ws: Workspace, settings: Settings, announce: Callable[[str], None]) ->
 
 
 def _load(ws: Workspace, settings: Settings) -> Ranks:
+    from adstool.device import limit_threads
     from adstool.funnel.rank import Ranker
 
+    limit_threads(settings.funnel.threads)
     ranker = Ranker(ws, settings)
     ranker.check()  # every file is read before the first request waits for it
     return ranker

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import sys
 import time
 from pathlib import Path
 
+import pytest
 from support import cli_json, run_cli
 
 from adstool.commands.rank import FLUSH_SECONDS
@@ -140,6 +142,18 @@ def test_ranking_imports_neither_torch_nor_lancedb(shop_copy: Workspace) -> None
     code += "print(code, [m for m in ('torch', 'lancedb', 'open_clip', 'sklearn') if m in sys.modules])"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.splitlines()[-1] == "0 []"
+
+
+@pytest.mark.parametrize("threads", [1, 2])
+def test_numpy_multiplies_by_as_many_threads_as_the_models(shop_copy: Workspace, threads: int) -> None:
+    words = ["--quiet", "--workspace", str(shop_copy.root), "rank", "--user", "u1"]
+    code = f"import threadpoolctl, adstool.commands as c; c._run({words!r});"
+    code += "print(*(pool['num_threads'] for pool in threadpoolctl.threadpool_info()))"
+    given = {"ADSTOOL_FUNNEL_THREADS": str(threads), "OPENBLAS_NUM_THREADS": "2"}
+    done = subprocess.run(
+        [sys.executable, "-c", code], env={**os.environ, **given}, capture_output=True, text=True, check=True
+    )
+    assert set(done.stdout.splitlines()[-1].split()) <= {str(threads)}  # Apple's library has no number
 
 
 def test_a_past_moment_from_the_command_line(shop_copy: Workspace, settings: Settings) -> None:
