@@ -95,6 +95,8 @@ def embed(bench: Workbench) -> Figure:
 
     anew("embed-first")  # libraries start up and kernels are chosen, for the forward below too
     result = anew("embed")
+    if result.complaint:  # what cannot be read takes no time, and would pass for speed
+        raise AdstoolError(result.complaint, "Mend or remove the pictures: adstool doctor tells which.")
     clip = load_clip(resolve_source(made, bench.settings))
     clip = clip.in_bf16() if result.precision == "bf16" else clip
     batch = bench.settings.content.batch_size

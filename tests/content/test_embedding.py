@@ -15,6 +15,8 @@ import pytest
 import torch
 from PIL import Image
 
+from adstool.bench import figures
+from adstool.bench.workbench import Workbench
 from adstool.content import embedding
 from adstool.content.clip import ClipModel, resolve_source
 from adstool.content.embedding import EmbedResult, embed_items
@@ -308,3 +310,18 @@ def test_embed_keeps_the_vectors_of_what_people_ask_for(shop: Any) -> None:
     assert list(kept) == ["red lamp", "dress"]
     expected = query_vector(shop.ws, shop.settings, text="red lamp")
     np.testing.assert_allclose(kept["red lamp"], expected, atol=1e-6)
+
+
+def test_failures_are_no_figure_of_speed(shop: Any, tmp_path: Path) -> None:
+    shop.fill(8)
+    (shop.images / "ad1.png").unlink()
+    bench = Workbench(tmp_path / "bench", shop.ws, shop.settings)
+    bench.folder.mkdir()
+    bench.__dict__["workspace"] = shop.ws  # it has no index, which embedding does without
+    with shop.left_alone(), pytest.raises(AdstoolError, match="1 picture cannot be used, the first: ad001"):
+        figures.embed(bench)
+    shop.picture("ad1.png", 1)
+    bench.folder = tmp_path / "again"
+    bench.folder.mkdir()
+    with shop.left_alone():
+        assert figures.embed(bench).value > 0
