@@ -30,7 +30,7 @@ from adstool.warehouse import open_warehouse
 from adstool.workspace import Workspace
 
 T = TypeVar("T")
-WRITE_EVERY = 16  # answers; a kill loses fewer
+WRITE_EVERY = 16  # answers; a kill loses fewer, unless they come faster than the pause below lets them
 WRITE_SECONDS = 2.0  # or after so long, when the model is slow
 BETWEEN_WRITES = 4  # times what a write took: answers that come fast wait longer, so most time goes to asking
 
@@ -74,9 +74,6 @@ def enrich_by_llm(ws: Workspace, settings: Settings, chat: Chat, options: LlmOpt
     if options.dry_run:
         requests = (write(content) for content in plan.asked)
         return estimate(result, settings.llm, requests, len(expected_answer()))
-    if plan.copies:
-        with open_warehouse(ws, settings) as con:
-            store.write(con, plan.copies)
     caller = Caller(chat, settings.llm)
     count = sum(map(len, plan.asked.values()))
     if count:
@@ -95,6 +92,7 @@ def enrich_by_llm(ws: Workspace, settings: Settings, chat: Chat, options: LlmOpt
             bar("enrich", total=len(plan.asked), unit="item") as shown,
             batches(ws, settings, store.write) as keep,
         ):
+            keep(plan.copies)
             for content, outcome in ask_all(caller, plan.asked, write, parse_attributes):
                 tally.add(content, outcome)
                 if outcome.failure is None:

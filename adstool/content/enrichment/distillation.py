@@ -55,7 +55,6 @@ def distil(
     with open_warehouse(ws, settings, read_only=True) as con:
         items = read_items(con, kinds)
         answers = read_grades(con, teacher, RELEVANCE_VERSION)
-        pairs = logged_pairs(con, kinds)
     vectors = PairVectors(ws, settings, items, kinds)
     graded = [
         found
@@ -79,7 +78,8 @@ def distil(
         student, measured = _learn(vectors, graded, grades, settings.training.seed)
         facts = {"teacher": teacher, "fingerprint": fingerprint, "seconds": time.monotonic() - started}
         run_id = _save(ws, settings, student, measured, facts)
-    pairs = [pair for pair in pairs if pair.item in vectors]
+    with open_warehouse(ws, settings, read_only=True) as con:
+        pairs = [pair for pair in logged_pairs(con, kinds) if pair.item in vectors]
     labels = _label(student, vectors, pairs)
     with open_warehouse(ws, settings) as con:
         write_student_grades(con, f"{STUDENT}{run_id}", RELEVANCE_VERSION, pairs, labels)
