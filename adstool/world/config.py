@@ -36,7 +36,10 @@ TRADE_RATES = Rates(
 
 @dataclass(frozen=True)
 class WorldConfig:
-    """Everything that decides a world; two equal configs give the same bytes."""
+    """Everything that decides a world; two equal configs give the same bytes.
+
+    On another kind of CPU the last bit of the odds in truth/ may differ, and no event.
+    """
 
     users: int = 1500
     ads: int = 600
