@@ -34,8 +34,8 @@ def test_the_oracle_says_what_the_world_drew_from() -> None:
     nothing = np.zeros((len(rows), len(oracle.categories)))
     asked = Asked(users, np.array(ts), surfaces, queries, nothing, nothing)
     chances, conversions, money = oracle.rates(asked, [[item] for item in items])
-    assert np.array_equal(chances[:, 0, 0], click)
-    assert np.array_equal(chances[:, 0, 4], hide)
+    np.testing.assert_allclose(chances[:, 0, 0], click, rtol=1e-14)  # the last bit depends on the CPU
+    np.testing.assert_allclose(chances[:, 0, 4], hide, rtol=1e-14)
     # A conversion is reported once, less where some are lost, more where carts are seen too.
     reports = conversions[:, 0] / np.array(convert)
     assert (reports > 0.9).all()
