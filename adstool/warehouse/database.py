@@ -26,10 +26,11 @@ def open_warehouse(
 ) -> Iterator[duckdb.DuckDBPyConnection]:
     """A connection to the warehouse of `ws`; closed at the end of the block.
 
-    A writable one makes the file, which appears whole, migrates it, and takes in the rows put aside. A
-    read-only one does that too, where nobody else is there; it raises AdstoolError when nothing was ingested
-    yet. Another process that holds the file is waited for, then WorkspaceLocked is raised. A warehouse made
-    by a newer adstool, or a file that DuckDB cannot read, raises an error and is left alone.
+    A writable one makes the file, which appears whole, migrates it, and takes in the rows put aside and the
+    log of a writer that was killed. A read-only one does that too, where nobody else is there; it raises
+    AdstoolError when nothing was ingested yet. Another process that holds the file is waited for, then
+    WorkspaceLocked is raised. A warehouse made by a newer adstool, or a file that DuckDB cannot read, raises
+    an error and is left alone.
     """
     if read_only and not ws.warehouse.is_file():
         raise AdstoolError(
@@ -37,9 +38,9 @@ def open_warehouse(
         )
     if not ws.warehouse.is_file():
         _create(ws.warehouse, settings)
-    if read_only and waiting(ws):
+    if read_only and (waiting(ws) or _write_ahead_log(ws).is_file()):
         with (
-            suppress(AdstoolError, duckdb.Error, OSError),  # they wait on
+            suppress(AdstoolError, duckdb.Error, OSError),  # the rows wait on; DuckDB reads them in its log
             open_warehouse(ws, settings.waiting_for_nobody()),
         ):
             pass
@@ -70,6 +71,11 @@ def open_unchanged(ws: Workspace, settings: Settings) -> Iterator[duckdb.DuckDBP
         yield con
     finally:
         con.close()
+
+
+def _write_ahead_log(ws: Workspace) -> Path:
+    """Where DuckDB has what is committed and not yet in the file; a killed writer leaves it behind."""
+    return ws.warehouse.with_name(ws.warehouse.name + ".wal")
 
 
 def _create(path: Path, settings: Settings) -> None:

@@ -122,6 +122,31 @@ def test_another_process_is_waited_for_then_named(ws: Workspace) -> None:
         assert con.execute("select current_setting('TimeZone')").fetchall() == [("UTC",)]
 
 
+def test_what_a_killed_writer_left_in_its_log_is_brought_in_by_a_reader(ws: Workspace) -> None:
+    with open_warehouse(ws, settings()):
+        pass
+    script = (
+        "import duckdb, os, sys; con = duckdb.connect(sys.argv[1]);"
+        "con.execute('create table kept as select 7 seven'); os._exit(0)"
+    )
+    subprocess.run([sys.executable, "-c", script, str(ws.warehouse)], check=True)
+    log = ws.root / "warehouse.duckdb.wal"
+    assert log.is_file()
+    held = "import duckdb, sys; con = duckdb.connect(sys.argv[1], read_only=True)\n"
+    words = [sys.executable, "-c", held + "print(flush=True); sys.stdin.read()", str(ws.warehouse)]
+    seen = "select seven from kept"
+    with subprocess.Popen(words, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as other:
+        assert other.stdout is not None
+        other.stdout.readline()
+        with open_warehouse(ws, settings(), read_only=True) as con:
+            assert con.execute(seen).fetchall() == [(7,)]  # another reads: it is read where it is
+        assert log.is_file()
+        other.communicate()
+    with open_warehouse(ws, settings(), read_only=True) as con:
+        assert not log.exists()
+        assert con.execute(seen).fetchall() == [(7,)]
+
+
 def test_a_query_that_is_not_installed_is_named() -> None:
     with pytest.raises(AdstoolError, match="no_such_query"):
         load_sql("no_such_query")
