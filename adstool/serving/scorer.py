@@ -52,7 +52,7 @@ class GraphSession:
         options.inter_op_num_threads = 1
         options.log_severity_level = 3
         # A CPU without VNNI else adds pairs of int8 products in 16 bits, which overflow: of random bytes
-        # 98.8 % of the sums were wrong on such an EPYC, and with this none, in the same time.
+        # 98.8 % of the sums were wrong on such an EPYC, and with this none; the ranker takes 13 % longer.
         options.add_session_config_entry("session.x64quantprecision", "1")
         check_graph(path)
         try:
