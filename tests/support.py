@@ -6,6 +6,8 @@ import json
 import os
 import subprocess
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -40,3 +42,18 @@ def cli_json(*words: str | Path, cwd: Path | None = None, stdin: str | None = No
     done = run_cli("--json", *words, cwd=cwd, stdin=stdin)
     assert done.returncode == 0, done.stderr
     return json.loads(done.stdout)
+
+
+@contextmanager
+def held_by_another(path: Path, what: str) -> Iterator[int]:
+    """Another process, by its id, holds `what` of `path` until the block ends: "duckdb.connect(path)"."""
+    script = (
+        "import sys, duckdb; from pathlib import Path; from adstool.workspace import Workspace\n"
+        f"path = Path(sys.argv[1])\nwith {what}: print('held', flush=True); sys.stdin.read()"
+    )
+    words = [sys.executable, "-c", script, str(path)]
+    with subprocess.Popen(words, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as holder:
+        assert holder.stdout is not None
+        assert holder.stdout.readline() == "held\n"
+        yield holder.pid
+        holder.communicate()

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import json
-import subprocess
-import sys
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import duckdb
 import pytest
 from findings import is_fault, is_fit, is_odd, of
+from support import held_by_another
 
 from adstool.config import Action, Settings
 from adstool.doctor import data, examine
@@ -52,16 +51,8 @@ def test_a_damaged_warehouse(ws: Workspace) -> None:
 
 def test_a_warehouse_that_another_process_holds(ws: Workspace) -> None:
     filled(ws)
-    code = (
-        "import sys, duckdb; con = duckdb.connect(sys.argv[1]); print('held', flush=True); sys.stdin.read()"
-    )
-    with subprocess.Popen(
-        [sys.executable, "-c", code, ws.warehouse], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
-    ) as holder:
-        assert holder.stdout is not None
-        assert holder.stdout.readline() == "held\n"
-        is_odd(data_of(ws)["warehouse"], f"in use by process {holder.pid}", "stop it")
-        holder.communicate("")
+    with held_by_another(ws.warehouse, "duckdb.connect(path)") as holder:
+        is_odd(data_of(ws)["warehouse"], f"in use by process {holder}", "stop it")
 
 
 def test_rejects_and_unknown_items_above_a_share(ws: Workspace) -> None:

@@ -11,6 +11,7 @@ from pathlib import Path
 import pyarrow as pa
 import pytest
 from findings import is_fault, is_fit, is_odd, of
+from support import held_by_another
 
 from adstool.config import ContentSettings, Settings
 from adstool.doctor import examine, files, models
@@ -62,15 +63,8 @@ def test_a_workspace_that_may_not_be_written(monkeypatch: Patch, ws: Workspace) 
 
 
 def test_a_lock_that_another_process_holds(ws: Workspace) -> None:
-    code = "import sys; from pathlib import Path; from adstool.workspace import Workspace\n"
-    code += "with Workspace(Path(sys.argv[1])).lock(): print('held', flush=True); sys.stdin.read()"
-    with subprocess.Popen(
-        [sys.executable, "-c", code, ws.root], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
-    ) as holder:
-        assert holder.stdout is not None
-        assert holder.stdout.readline() == "held\n"
-        is_odd(files.lock(ws), f"process {holder.pid}", "Wait for it to end")
-        holder.communicate("")
+    with held_by_another(ws.root, "Workspace(path).lock()") as holder:
+        is_odd(files.lock(ws), f"process {holder}", "Wait for it to end")
     is_fit(files.lock(ws))
 
 

@@ -11,7 +11,7 @@ from typing import Any
 
 import duckdb
 import pytest
-from support import cli_json, run_cli
+from support import cli_json, held_by_another, run_cli
 
 ROWS = 60_000
 
@@ -85,25 +85,12 @@ def test_a_second_writer_waits_and_then_says_who_holds_the_workspace(tmp_path: P
     assert run_cli("init", workspace).returncode == 0
     path = tmp_path / "users.csv"
     path.write_text("user_id\nu1\n")
-    holder = subprocess.Popen(
-        [
-            sys.executable,
-            "-c",
-            "import sys, pathlib; from adstool.workspace import Workspace\n"
-            "with Workspace(pathlib.Path(sys.argv[1])).lock(): print('held', flush=True); sys.stdin.read()",
-            str(workspace),
-        ],
-        stdin=subprocess.PIPE,
-        stdout=subprocess.PIPE,
-    )
-    assert holder.stdout is not None
-    assert holder.stdout.readline() == b"held\n"
-    refused = run_cli(
-        "--workspace", workspace, "ingest", path, env={"ADSTOOL_WAREHOUSE_LOCK_WAIT_SECONDS": "0.3"}
-    )
+    with held_by_another(workspace, "Workspace(path).lock()") as holder:
+        refused = run_cli(
+            "--workspace", workspace, "ingest", path, env={"ADSTOOL_WAREHOUSE_LOCK_WAIT_SECONDS": "0.3"}
+        )
     assert refused.returncode == 1
-    assert f"process {holder.pid}" in refused.stderr
-    holder.communicate()
+    assert f"process {holder}" in refused.stderr
     found = cli_json("--workspace", workspace, "ingest", path)
     assert found["tables"]["users"]["inserted"] == 1
 

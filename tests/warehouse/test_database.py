@@ -8,6 +8,7 @@ from pathlib import Path
 
 import duckdb
 import pytest
+from support import held_by_another
 
 from adstool.config import Settings, load_settings
 from adstool.errors import AdstoolError, DataError, WorkspaceLocked
@@ -105,19 +106,12 @@ def test_a_memory_limit_that_is_no_size_is_named(ws: Workspace) -> None:
 def test_another_process_is_waited_for_then_named(ws: Workspace) -> None:
     with open_warehouse(ws, settings()):
         pass
-    script = (
-        "import duckdb, sys; con = duckdb.connect(sys.argv[1]); print('open', flush=True); sys.stdin.read()"
-    )
-    words = [sys.executable, "-c", script, str(ws.warehouse)]
-    with subprocess.Popen(words, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as holder:
-        assert holder.stdout is not None
-        assert holder.stdout.readline() == b"open\n"
-        with (
-            pytest.raises(WorkspaceLocked, match=f"in use by process {holder.pid}"),
-            open_warehouse(ws, settings(lock_wait_seconds=0.3)),
-        ):
-            pass
-        holder.communicate()
+    with (
+        held_by_another(ws.warehouse, "duckdb.connect(path)") as holder,
+        pytest.raises(WorkspaceLocked, match=f"in use by process {holder}"),
+        open_warehouse(ws, settings(lock_wait_seconds=0.3)),
+    ):
+        pass
     with open_warehouse(ws, settings(lock_wait_seconds=0.3)) as con:
         assert con.execute("select current_setting('TimeZone')").fetchall() == [("UTC",)]
 
@@ -132,16 +126,11 @@ def test_what_a_killed_writer_left_in_its_log_is_brought_in_by_a_reader(ws: Work
     subprocess.run([sys.executable, "-c", script, str(ws.warehouse)], check=True)
     log = ws.root / "warehouse.duckdb.wal"
     assert log.is_file()
-    held = "import duckdb, sys; con = duckdb.connect(sys.argv[1], read_only=True)\n"
-    words = [sys.executable, "-c", held + "print(flush=True); sys.stdin.read()", str(ws.warehouse)]
     seen = "select seven from kept"
-    with subprocess.Popen(words, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as other:
-        assert other.stdout is not None
-        other.stdout.readline()
+    with held_by_another(ws.warehouse, "duckdb.connect(path, read_only=True)"):
         with open_warehouse(ws, settings(), read_only=True) as con:
             assert con.execute(seen).fetchall() == [(7,)]  # another reads: it is read where it is
         assert log.is_file()
-        other.communicate()
     with open_warehouse(ws, settings(), read_only=True) as con:
         assert not log.exists()
         assert con.execute(seen).fetchall() == [(7,)]

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import subprocess
-import sys
 from datetime import datetime
 from pathlib import Path
 
 import pyarrow as pa
 import pytest
+from support import held_by_another
 
 from adstool.config import Settings
 from adstool.warehouse import open_warehouse, put_aside
@@ -103,17 +102,13 @@ def test_a_damaged_folder_is_kept_named_and_in_nobodys_way(
 
 def test_a_reader_takes_them_in_unless_another_reads(made: Workspace, settings: Settings) -> None:
     put_aside(made, slots("q1"))
-    holding = "import duckdb, sys; con = duckdb.connect(sys.argv[1], read_only=True)\n"
-    holding += "print(flush=True); sys.stdin.read()"
-    words = [sys.executable, "-c", holding, str(made.warehouse)]
-    with subprocess.Popen(words, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as other:
-        assert other.stdout is not None
-        other.stdout.readline()
-        with open_warehouse(made, settings, read_only=True) as con:
-            assert con.execute("select count(*) from auctions").fetchall() == [(0,)]
-            (rows,) = spooling.waiting_rows(con, made, "auctions")
-            assert rows["cost"].to_pylist() == [0.5]
-        other.communicate()
+    with (
+        held_by_another(made.warehouse, "duckdb.connect(path, read_only=True)"),
+        open_warehouse(made, settings, read_only=True) as con,
+    ):
+        assert con.execute("select count(*) from auctions").fetchall() == [(0,)]
+        (rows,) = spooling.waiting_rows(con, made, "auctions")
+        assert rows["cost"].to_pylist() == [0.5]
     with open_warehouse(made, settings, read_only=True) as con:
         assert con.execute("select count(*) from auctions").fetchall() == [(1,)]
         assert list(spooling.waiting_rows(con, made, "auctions")) == []
